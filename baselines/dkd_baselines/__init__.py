@@ -1,0 +1,1 @@
+"""Baselines that the ensembles are compared with."""

@@ -1,0 +1,64 @@
+"""All that a plugin author imports: interfaces, words, and the helpers that our own plugins are built from."""
+
+from dkd_bench.attacks import Attack, AttackMeta
+from dkd_bench.budget import Budget, Norm, perturbation_norms, project
+from dkd_bench.data import Dataset, ImageSpec, Split
+from dkd_bench.decisions import boosted, majority
+from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
+from dkd_bench.digests import digest_module
+from dkd_bench.ensemble import VotingEnsemble
+from dkd_bench.errors import AttackError, ConfigError, DatasetError, DkdBenchError, PluginError
+from dkd_bench.networks import build_network
+from dkd_bench.progress import Progress
+from dkd_bench.settings import NoSettings
+from dkd_bench.surrogates import EnsembleSurrogate, ensemble_surrogates
+from dkd_bench.target import Target
+from dkd_bench.training import (
+    CrossEntropy,
+    Objective,
+    Recipe,
+    TrainingBatch,
+    TrainingSet,
+    captured_latent,
+    outputs_on,
+    train_network,
+)
+
+__all__ = [
+    "ABSTAIN",
+    "NO_MAJORITY",
+    "Attack",
+    "AttackError",
+    "AttackMeta",
+    "Budget",
+    "ConfigError",
+    "CrossEntropy",
+    "Dataset",
+    "DatasetError",
+    "Defense",
+    "DefenseMeta",
+    "DkdBenchError",
+    "EnsembleSurrogate",
+    "ImageSpec",
+    "NoSettings",
+    "Norm",
+    "Objective",
+    "PluginError",
+    "Progress",
+    "Recipe",
+    "Split",
+    "Target",
+    "TrainingBatch",
+    "TrainingSet",
+    "VotingEnsemble",
+    "boosted",
+    "build_network",
+    "captured_latent",
+    "digest_module",
+    "ensemble_surrogates",
+    "majority",
+    "outputs_on",
+    "perturbation_norms",
+    "project",
+    "train_network",
+]

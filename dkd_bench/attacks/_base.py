@@ -1,0 +1,104 @@
+"""The interface of an attack, and the promise that its base class keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from dkd_bench.budget import NORMS, Budget, Norm
+from dkd_bench.digests import code_digest, library_versions
+from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
+from dkd_bench.randomness import isolated_randomness
+from dkd_bench.settings import NoSettings, settings_as_json
+from dkd_bench.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackMeta:
+    """What an attack declares of itself; plan and fingerprint read it."""
+
+    name: str
+    title: str
+    kind: Literal["fixed", "minimum_norm"]
+    """``fixed`` searches inside a budget; ``minimum_norm`` looks for the nearest misclassified image."""
+    norms: tuple[Norm, ...] = NORMS
+    libraries: tuple[str, ...] = ()
+    """Distributions whose versions determine what the attack does."""
+    applies_to: Literal["any", "deterministic", "randomized"] = "any"
+    """Which defences the attack is meant for; plan leaves it out for others."""
+    averages_draws: bool = False
+    """The attack takes the expectation over a randomised target's draws by itself."""
+
+
+class Attack(ABC):
+    """Searches for misclassified images near clean ones."""
+
+    meta: ClassVar[AttackMeta]
+    Config: ClassVar[type[Any]] = NoSettings
+    """A frozen, keyword-only dataclass with every parameter and its default."""
+
+    def __init__(self, config: Any = None) -> None:
+        """Take the parameters; the defaults of ``Config`` if none are given."""
+        self.config = self.Config() if config is None else config
+
+    @final
+    def identity(self) -> dict[str, Any]:
+        """Return all that determines what the attack does: name, parameters, libraries, code."""
+        return {
+            "name": self.meta.name,
+            "parameters": settings_as_json(self.config),
+            "libraries": library_versions("torch", *self.meta.libraries),
+            "code": code_digest(type(self)),
+        }
+
+    @final
+    def run(self, target: Target, images: Tensor, labels: Tensor, budget: Budget, *, seed: int) -> Tensor:
+        """Return adversarial images, float32, shape ``(N, C, H, W)``, one for each clean image, in order.
+
+        An image for which nothing was found comes back as it was or, inside a budget, as the most promising
+        point: a judge other than the target may fall for it. Budget and box are not repaired here:
+        ``dkd_bench.verify`` refuses what breaks them. The same arguments give the same images.
+
+        Raises:
+            ConfigError: if the attack does not know the budget's norm or kind.
+            AttackError: if the clean images leave [0, 1], or the attack fails or returns another shape or type.
+        """
+        self.check_budget(budget)
+        if not ((images >= 0) & (images <= 1)).all():
+            raise AttackError(
+                f"attack {self.meta.name!r} must be given images in [0, 1], got values from "
+                f"{float(images.min()):g} to {float(images.max()):g}; preprocess inside the defence's networks"
+            )
+        with isolated_randomness(seed), torch.enable_grad():
+            try:
+                adversarial = self._perturb(
+                    target, images.clone(memory_format=torch.contiguous_format), labels.clone(), budget
+                )
+            except DkdBenchError:
+                raise
+            except Exception as error:
+                raise AttackError(
+                    f"attack {self.meta.name!r} on {target.name} failed: {type(error).__name__}: {error}"
+                ) from error
+        if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape:
+            got = tuple(adversarial.shape) if isinstance(adversarial, Tensor) else type(adversarial).__name__
+            raise AttackError(f"attack {self.meta.name!r} must return images of shape {tuple(images.shape)}, got {got}")
+        return adversarial.detach().to(torch.float32)
+
+    @final
+    def check_budget(self, budget: Budget) -> None:
+        """Raise ConfigError unless the attack can work in ``budget``."""
+        if budget.norm not in self.meta.norms:
+            raise ConfigError(f"attack {self.meta.name!r} works in {', '.join(self.meta.norms)}, not in {budget.norm}")
+        if (budget.eps is None) != (self.meta.kind == "minimum_norm"):
+            raise ConfigError(
+                f"attack {self.meta.name!r} is of kind {self.meta.kind} and cannot be crafted at {budget}"
+            )
+
+    @abstractmethod
+    def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
+        """Return adversarial images; the global generators are seeded, gradients are on."""

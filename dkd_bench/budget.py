@@ -1,0 +1,69 @@
+"""How far an adversarial image may be from the clean one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from dkd_bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
+TOLERANCE = 1e-5
+"""How far rounding may carry a float32 image over its budget, in the budget's own unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A norm and the largest perturbation ``eps`` allowed in it, in [0, 1] pixel units.
+
+    ``eps`` is ``None`` for a minimum-norm attack that may go as far as it needs.
+
+    Raises:
+        ConfigError: if the norm is unknown, or ``eps`` not positive or, in linf, over 1.
+    """
+
+    norm: Norm
+    eps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ConfigError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.eps is None:
+            return
+        if not 0 < self.eps < float("inf"):
+            raise ConfigError(f"eps must be positive and finite, in [0, 1] pixel units, got {self.eps}")
+        if self.norm == "linf" and self.eps > 1:
+            raise ConfigError(
+                f"linf eps must be in (0, 1], since pixels are in [0, 1]; got {self.eps:g}. "
+                f"Did you mean {self.eps:g}/255, that is --eps {self.eps / 255:.6g}?"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.norm} unbudgeted" if self.eps is None else f"{self.norm} {self.eps:g}"
+
+
+def perturbation_norms(clean: Tensor, adversarial: Tensor, norm: Norm) -> Tensor:
+    """Return the norm of each image's perturbation, shape ``(N,)``, in float64."""
+    difference = (adversarial.double() - clean.double()).flatten(1)
+    if norm == "linf":
+        return difference.abs().amax(dim=1)
+    return difference.square().sum(dim=1).sqrt()
+
+
+def project(clean: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
+    """Return the images of the budget's ball and of the [0, 1] box that are nearest to ``adversarial``.
+
+    Both shapes ``(N, C, H, W)``. In L2 the ball comes first, then the box, which never leaves the ball.
+    """
+    difference = adversarial - clean
+    if budget.eps is not None and budget.norm == "linf":
+        difference = difference.clamp(-budget.eps, budget.eps)
+    elif budget.eps is not None:
+        length = difference.flatten(1).square().sum(dim=1).sqrt().clamp_min(1e-12).view(-1, 1, 1, 1)
+        difference = difference * (budget.eps / length).clamp_max(1.0)
+    return (clean + difference).clamp(0.0, 1.0)

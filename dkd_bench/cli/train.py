@@ -1,0 +1,39 @@
+"""``dkd-bench train``: train defences and keep their weights."""
+
+from __future__ import annotations
+
+from dkd_bench.cli.console import report_error, reported_progress, show
+from dkd_bench.cli.options import DataRoot, DatasetName, Defenses, Device, RecipeName, Seed, Settings
+from dkd_bench.errors import ExitCode
+from dkd_bench.request import TrainRequest
+
+
+def train(
+    defense: Defenses,
+    dataset: DatasetName = "digits",
+    recipe: RecipeName = "fast",
+    seed: Seed = 0,
+    setting: Settings = [],  # noqa: B006
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> int:
+    """Train (or load) defences, and print their accuracy on the whole test set."""
+    request = TrainRequest(
+        defenses=tuple(defense),
+        dataset=dataset,
+        recipe=recipe,
+        seed=seed,
+        settings=tuple(setting),
+        device=device,  # type: ignore[arg-type]
+        data_root=data_root,
+    )
+    from dkd_bench.prepare import train as train_request
+
+    with reported_progress() as progress:
+        trained = train_request(request, progress)
+    for name, each in trained.defenses.items():
+        accuracies = ", ".join(f"{rule} {value:.4f}" for rule, value in each.clean_accuracy.items())
+        show(f"{name}: clean accuracy {accuracies} on {len(trained.dataset.test)} images; weights {each.key}")
+    for reason in trained.failures.values():
+        report_error(reason)
+    return ExitCode.INCOMPLETE if trained.failures else ExitCode.DONE

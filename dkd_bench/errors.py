@@ -1,0 +1,66 @@
+"""What can go wrong, said in one sentence: what was expected, what was found, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit statuses of every command."""
+
+    DONE = 0
+    CHECK_FAILED = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    INTERRUPTED = 130
+
+
+class DkdBenchError(Exception):
+    """Base of all errors that a user can meet; the message is complete without a traceback."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(DkdBenchError):
+    """An option, a setting or a parameter is wrong."""
+
+
+class UnknownNameError(ConfigError):
+    """No plugin, setting or choice has the name asked for."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str], *, known_as: str = "Installed") -> None:
+        """Say which name is unknown, the nearest known one, and all that are known."""
+        names = sorted(known)
+        near = get_close_matches(name, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"no {what} named {name!r}.{hint} {known_as}: {', '.join(names) or 'none'}")
+
+
+class DatasetError(DkdBenchError):
+    """A dataset is missing, corrupt or not of the expected form."""
+
+
+class PluginError(DkdBenchError):
+    """A plugin cannot be loaded, or breaks the promise of its interface."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class AttackError(DkdBenchError):
+    """An attack failed to run, or its target gave answers that no attack can use."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class EvidenceError(DkdBenchError):
+    """Adversarial images are not what they claim to be: budget, box, count, order or digest."""
+
+    exit_code = ExitCode.CHECK_FAILED
+
+
+class StoreError(DkdBenchError):
+    """A file cannot be read or written."""
+
+    exit_code = ExitCode.INCOMPLETE

@@ -1,0 +1,117 @@
+"""What a leaderboard says, before it is text: groups of comparable rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from dkd_bench.budget import Norm
+from dkd_bench.records import Fraction, Interval, NormQuantiles
+
+Status = Literal["ok", "error", "not_run"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AttackScore(_Part):
+    """How one row stood against one attack of one threat model."""
+
+    attack: str
+    status: Status
+    reason: str | None
+    """Why there is no number; ``None`` where there is one."""
+    robust: Interval | None
+    """Over all images, from the outcomes; ``None`` unless ``status`` is ok."""
+    mean_over_candidates: Fraction | None
+    """Over the members, for instance; ``None`` where there is only one candidate."""
+    failed_majorities: int | None
+    abstained: int | None
+    fooling_norms: NormQuantiles | None
+    flags: tuple[str, ...]
+    forward_passes: int
+    """Images that the crafts evaluated; crafts that serve several cells are counted in each."""
+
+
+class ThreatModelScore(_Part):
+    """How one row stood against all attacks of one threat model."""
+
+    threat_model: str
+    status: Status
+    worst: Interval | None
+    """Per image the worst over the attacks; ``None`` if an attack is missing, or there is no budget."""
+    failed_majorities: int | None
+    """Images for which the worst that happened is a failed majority."""
+    abstained: int | None
+    """Images for which the worst that happened is a reject."""
+    attacks: tuple[AttackScore, ...]
+
+
+class Row(_Part):
+    """One defence of one run, under one decision rule, in one group."""
+
+    rank: int | None
+    """From 1; equal values share a rank; ``None`` where the row cannot be compared."""
+    run: str
+    defense: str
+    title: str
+    decision: str
+    randomized: bool
+    """The shares of draws survived are counted instead of images; ``worst`` takes the least per image."""
+    abstains: bool
+    status: Status
+    missing: str | None
+    """Which attacks did not run, and why; ``None`` if all did. A row that misses any is not ranked."""
+    clean: Interval | None
+    worst: Interval | None
+    """Per image the worst over all threat models; ``None`` if anything is missing, or there is no budget."""
+    failed_majorities: int | None
+    """Images for which the worst that happened, over all threat models, is a failed majority."""
+    abstained: int | None
+    """Images for which the worst that happened, over all threat models, is a reject."""
+    flags: tuple[str, ...]
+    threat_models: tuple[ThreatModelScore, ...]
+
+
+class Group(_Part):
+    """Rows that were measured alike: the same images, attacks and budget."""
+
+    dataset: str
+    dataset_digest: str
+    indices_digest: str
+    n: int
+    suite_fingerprint: str
+    norm: Norm
+    eps: float | None
+    """``None`` where attacks went as far as they needed: such a group ranks nothing."""
+    threat_models: tuple[str, ...]
+    attacks: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+class RunSummary(_Part):
+    """What it takes to make a run again."""
+
+    label: str
+    complete: bool
+    dataset: str
+    dataset_digest: str
+    indices_digest: str
+    n: int
+    suite_fingerprint: str
+    plan_digest: str
+    seed: int
+    recipe: str
+    device: str
+    versions: dict[str, str]
+    command: str
+
+
+class Board(_Part):
+    """A leaderboard: the runs it rests on, and their rows in groups."""
+
+    schema_version: Literal[1] = 1
+    runs: tuple[RunSummary, ...]
+    groups: tuple[Group, ...]

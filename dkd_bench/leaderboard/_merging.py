@@ -1,0 +1,65 @@
+"""The worst that happened to each image, over several cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from dkd_bench.records import CellRecord, Fraction, Interval, Outcome
+from dkd_bench.statistics import interval, mean_interval
+
+WORST_FIRST = (
+    Outcome.CLEAN_ERROR,
+    Outcome.FOOLED,
+    Outcome.FAILED_MAJORITY,
+    Outcome.ABSTAINED,
+    Outcome.ROBUST,
+)
+SURVIVED = frozenset({Outcome.ABSTAINED, Outcome.ROBUST})
+"""Not fooled; scoring says ``abstained`` only of defences that declare abstention."""
+
+_SEVERITY = {outcome: position for position, outcome in enumerate(WORST_FIRST)}
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What became of every image, in one order for all fates that are merged."""
+
+    outcomes: tuple[Outcome, ...]
+    survival: tuple[Fraction, ...] | None
+    """Share of draws survived, for a randomised defence."""
+
+    @property
+    def robust(self) -> Interval:
+        """The fraction of images, or the mean share of draws, that survived."""
+        if self.survival is not None:
+            return mean_interval(self.survival)
+        return interval(sum(outcome in SURVIVED for outcome in self.outcomes), len(self.outcomes))
+
+    def count(self, outcome: Outcome) -> int:
+        """Return how many images had this outcome."""
+        return self.outcomes.count(outcome)
+
+
+def fate_of(cell: CellRecord) -> Fate:
+    """Return what a cell, which must have status ok, says of each image."""
+    return Fate(outcomes=cell.outcomes, survival=cell.survival)
+
+
+def worst_of(fates: Sequence[Fate]) -> Fate:
+    """Return the worst outcome, and the least share of draws survived, of each image over ``fates``."""
+    outcomes = tuple(
+        min(image, key=_SEVERITY.__getitem__) for image in zip(*(fate.outcomes for fate in fates), strict=True)
+    )
+    if all(fate.survival is None for fate in fates):
+        return Fate(outcomes=outcomes, survival=None)
+    shares = zip(*(_shares(fate) for fate in fates), strict=True)
+    return Fate(outcomes=outcomes, survival=tuple(min(image) for image in shares))
+
+
+def _shares(fate: Fate) -> tuple[Fraction, ...]:
+    if fate.survival is not None:
+        return fate.survival
+    return tuple(float(outcome in SURVIVED) for outcome in fate.outcomes)

@@ -1,0 +1,274 @@
+"""From run records to a board: who is comparable with whom, and in which order."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+from dkd_bench.budget import NORMS, Norm
+from dkd_bench.errors import ConfigError, EvidenceError
+from dkd_bench.leaderboard._board import (
+    AttackScore,
+    Board,
+    Group,
+    Row,
+    RunSummary,
+    Status,
+    ThreatModelScore,
+)
+from dkd_bench.leaderboard._merging import Fate, fate_of, worst_of
+from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, Outcome, RunRecord
+
+READING_ORDER = ("black-box", "standalone", "aggregated", "joint")
+"""Threat models from the least sight of the defence to the most; others follow by name."""
+
+MISSING = "not part of the run"
+"""The reason given for a cell that comparable rows have and this one lacks."""
+
+
+class _GroupKey(NamedTuple):
+    dataset: str
+    dataset_digest: str
+    indices_digest: str
+    n: int
+    suite_fingerprint: str
+    norm: Norm
+    eps: float | None
+
+
+class _RowKey(NamedTuple):
+    defense: str
+    decision: str
+    run: str
+
+
+class _Try(NamedTuple):
+    threat_model: str
+    attack: str
+
+
+_Cells = dict[_Try, CellRecord]
+
+
+def rank_runs(runs: Sequence[tuple[str, RunRecord]]) -> Board:
+    """Return the board of ``runs``, each with the label that tells it from the others.
+
+    The order of the runs and of their cells makes no difference.
+
+    Raises:
+        ConfigError: if there are no runs, or two with one label.
+        EvidenceError: if a record contradicts itself; names the run and the cell.
+    """
+    records = dict(runs)
+    if not runs:
+        raise ConfigError("expected at least one run to rank, got none")
+    if len(records) < len(runs):
+        labels = [label for label, _ in runs]
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ConfigError(f"each run needs its own label, got {twice!r} twice; rank a run once, or rename it")
+    groups: defaultdict[_GroupKey, defaultdict[_RowKey, _Cells]] = defaultdict(lambda: defaultdict(dict))
+    for label, record in records.items():
+        indices_digest = _indices_digest(record.manifest.dataset)
+        for cell in record.cells:
+            _check_cell(cell, record, label)
+            cells = groups[_group_key(record, cell, indices_digest)][_RowKey(cell.defense, cell.decision, label)]
+            if cells.setdefault(_Try(cell.threat_model, cell.attack), cell) is not cell:
+                raise EvidenceError(f"run {label!r} has two cells for {_name(cell)}; expected one, make the run again")
+    return Board(
+        runs=tuple(_summary(label, records[label]) for label in sorted(records)),
+        groups=tuple(_group(key, groups[key], records) for key in sorted(groups, key=_group_order)),
+    )
+
+
+def _name(cell: CellRecord) -> str:
+    return f"{cell.defense}/{cell.decision}/{cell.threat_model}/{cell.attack}"
+
+
+def _check_cell(cell: CellRecord, record: RunRecord, label: str) -> None:
+    """Raise EvidenceError unless a cell with a number tells of every image of the run."""
+    if cell.status != "ok":
+        return
+    n = record.manifest.dataset.n
+    told = {cell.n, len(cell.outcomes)}
+    got = f"{len(cell.outcomes)} outcomes"
+    if cell.survival is not None:
+        told.add(len(cell.survival))
+        got += f" and {len(cell.survival)} shares"
+    if told != {n}:
+        raise EvidenceError(
+            f"run {label!r}: {_name(cell)} should tell of {n} images, got {got} for n = {cell.n}; "
+            "the record was damaged or edited, make the run again"
+        )
+
+
+def _indices_digest(dataset: DatasetRecord) -> str:
+    return sha256(json.dumps(dataset.indices).encode()).hexdigest()
+
+
+def _group_key(record: RunRecord, cell: CellRecord, indices_digest: str) -> _GroupKey:
+    dataset = record.manifest.dataset
+    return _GroupKey(
+        dataset.name, dataset.digest, indices_digest, dataset.n, record.suite_fingerprint, cell.norm, cell.eps
+    )
+
+
+def _group_order(key: _GroupKey) -> tuple[object, ...]:
+    """Sort by what was attacked, then linf and l2 by eps, then what had no budget."""
+    return (*key[:5], key.eps is None, NORMS.index(key.norm), key.eps or 0.0)
+
+
+def _reading_order(threat_models: Iterable[str]) -> tuple[str, ...]:
+    places = {name: place for place, name in enumerate(READING_ORDER)}
+    return tuple(sorted(threat_models, key=lambda name: (places.get(name, len(places)), name)))
+
+
+def _summary(label: str, record: RunRecord) -> RunSummary:
+    manifest = record.manifest
+    return RunSummary(
+        label=label,
+        complete=record.complete,
+        dataset=manifest.dataset.name,
+        dataset_digest=manifest.dataset.digest,
+        indices_digest=_indices_digest(manifest.dataset),
+        n=manifest.dataset.n,
+        suite_fingerprint=record.suite_fingerprint,
+        plan_digest=manifest.plan_digest,
+        seed=manifest.seed,
+        recipe=manifest.recipe,
+        device=manifest.device,
+        versions=manifest.versions,
+        command=manifest.command,
+    )
+
+
+def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], records: Mapping[str, RunRecord]) -> Group:
+    defenses = {row: records[row.run].manifest.defenses.get(row.defense) for row in cells}
+    rows = [
+        _row(
+            row,
+            cells[row],
+            defenses[row],
+            expected=_expected(row, cells, defenses),
+            ranks=key.eps is not None,
+        )
+        for row in cells
+    ]
+    tries = {each for row in cells.values() for each in row}
+    return Group(
+        **key._asdict(),
+        threat_models=_reading_order({each.threat_model for each in tries}),
+        attacks=tuple(sorted({each.attack for each in tries})),
+        rows=_in_order(rows),
+    )
+
+
+def _expected(
+    row: _RowKey, cells: Mapping[_RowKey, _Cells], defenses: Mapping[_RowKey, DefenseRecord | None]
+) -> set[_Try]:
+    """Return what a row must have stood to be compared with the others of its group.
+
+    That is every threat model of the group, and in it the attacks of the rows of its kind: an attack made for
+    randomised defences is not missed in others, nor the reverse. A defence that was never trained, and so
+    has no record, asks nothing of others.
+    """
+    known = {key: defense.randomized for key, defense in defenses.items() if defense is not None}
+    of_kind = set(cells[row]).union(*(cells[key] for key in known if known[key] == known.get(row)))
+    covered = {each.threat_model for each in of_kind}
+    return of_kind | {each for key in known for each in cells[key] if each.threat_model not in covered}
+
+
+def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected: Collection[_Try], ranks: bool) -> Row:
+    names = _reading_order({each.threat_model for each in expected})
+    scores = [_threat_model(name, cells, expected, ranks=ranks) for name in names]
+    fates = [fate for _, fate in scores if fate is not None]
+    whole = worst_of(fates) if len(fates) == len(scores) else None
+    threat_models = tuple(score for score, _ in scores)
+    return Row(
+        rank=None,
+        run=key.run,
+        defense=key.defense,
+        title=key.defense if defense is None else defense.title,
+        decision=key.decision,
+        randomized=defense is not None and defense.randomized,
+        abstains=defense is not None and defense.abstains,
+        status=_status(score.status for score in threat_models),
+        missing=_what_is_missing(threat_models),
+        clean=None if defense is None else defense.clean_accuracy.get(key.decision),
+        worst=whole and whole.robust,
+        failed_majorities=whole and whole.count(Outcome.FAILED_MAJORITY),
+        abstained=whole and whole.count(Outcome.ABSTAINED),
+        flags=tuple(sorted({flag for cell in cells.values() for flag in cell.flags})),
+        threat_models=threat_models,
+    )
+
+
+def _threat_model(
+    name: str, cells: _Cells, expected: Collection[_Try], *, ranks: bool
+) -> tuple[ThreatModelScore, Fate | None]:
+    """Return the score, and the worst per image: ``None`` if an attack is missing or nothing is ranked."""
+    tries = sorted(each for each in expected if each.threat_model == name)
+    attacks = tuple(_attack(each.attack, cells.get(each)) for each in tries)
+    status = _status(attack.status for attack in attacks)
+    fate = worst_of([fate_of(cells[each]) for each in tries]) if ranks and status == "ok" else None
+    score = ThreatModelScore(
+        threat_model=name,
+        status=status,
+        worst=fate and fate.robust,
+        failed_majorities=fate and fate.count(Outcome.FAILED_MAJORITY),
+        abstained=fate and fate.count(Outcome.ABSTAINED),
+        attacks=attacks,
+    )
+    return score, fate
+
+
+def _attack(attack: str, cell: CellRecord | None) -> AttackScore:
+    ok = cell is not None and cell.status == "ok"
+    return AttackScore(
+        attack=attack,
+        status="not_run" if cell is None else cell.status,
+        reason=MISSING if cell is None else cell.reason,
+        robust=fate_of(cell).robust if cell is not None and ok else None,
+        mean_over_candidates=(
+            cell.mean_robust_accuracy if cell is not None and ok and len(cell.candidates) > 1 else None
+        ),
+        failed_majorities=None if cell is None else cell.failed_majorities,
+        abstained=None if cell is None else cell.abstained,
+        fooling_norms=None if cell is None else cell.fooling_norms,
+        flags=() if cell is None else cell.flags,
+        forward_passes=0 if cell is None else cell.forward_passes,
+    )
+
+
+def _status(statuses: Iterable[Status]) -> Status:
+    """Return the worst of ``statuses``."""
+    found = set(statuses)
+    return "error" if "error" in found else "not_run" if "not_run" in found else "ok"
+
+
+def _what_is_missing(threat_models: Iterable[ThreatModelScore]) -> str | None:
+    """Return one sentence for each reason, with the cells it holds for; ``None`` if nothing is missing."""
+    where: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for score in threat_models:
+        for attack in score.attacks:
+            if attack.status != "ok":
+                reason = attack.reason or {"error": "error", "not_run": "not run"}[attack.status]
+                where[reason][score.threat_model].append(attack.attack)
+    sentences = [
+        "; ".join(f"{name} ({', '.join(attacks)})" for name, attacks in cells.items()) + f": {reason}"
+        for reason, cells in where.items()
+    ]
+    return ". ".join(sentences) or None
+
+
+def _in_order(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rank by the overall worst, best first; equal values share a rank, and what has none comes last."""
+    values = [row.worst.value for row in rows if row.worst is not None]
+    ranked = [
+        row if row.worst is None else row.model_copy(update={"rank": 1 + sum(v > row.worst.value for v in values)})
+        for row in rows
+    ]
+    last = len(rows) + 1
+    return tuple(sorted(ranked, key=lambda row: (row.rank or last, row.defense, row.decision, row.run)))

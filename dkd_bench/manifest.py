@@ -1,0 +1,64 @@
+"""What it takes to make a run again, gathered for its record."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import dkd_bench
+from dkd_bench.digests import library_versions
+from dkd_bench.plan import CHUNK_SIZE
+from dkd_bench.prepare import Workbench
+from dkd_bench.records import DatasetRecord, DefenseRecord, Interval, Manifest
+from dkd_bench.settings import settings_as_json
+
+LIBRARIES = ("foolbox", "numpy", "pyautoattack", "safetensors", "scikit-learn", "torch", "torchvision")
+
+
+def make_manifest(bench: Workbench, clean: Mapping[str, dict[str, Interval]]) -> Manifest:
+    """Return the manifest of a run; ``clean`` is the accuracy of each defence on its images by decision rule."""
+    trained, request = bench.trained, bench.request
+    return Manifest(
+        versions={
+            **library_versions(*LIBRARIES),
+            "dkd-bench": dkd_bench.__version__,
+            "python": python_version(),
+        },
+        device=trained.device.type,
+        seed=request.seed,
+        recipe=request.recipe,
+        dataset=DatasetRecord(
+            name=trained.dataset.name,
+            digest=trained.dataset_digest,
+            n=len(bench.indices),
+            indices=tuple(bench.indices.tolist()),
+        ),
+        defenses={
+            name: DefenseRecord(
+                title=each.defense.meta.title,
+                settings=settings_as_json(each.defense.settings),
+                weights_key=each.key,
+                weights_sha256=each.sha256,
+                clean_accuracy=clean[name],
+                test_set_accuracy=each.clean_accuracy,
+                randomized=each.defense.meta.randomized,
+                abstains=each.defense.meta.abstains,
+            )
+            for name, each in trained.defenses.items()
+        },
+        plan_digest=bench.plan_digest,
+        request=request.as_json(),
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+
+
+def suite_record(bench: Workbench) -> dict[str, Any]:
+    """Return the attacks of a run with all that determines them, and its threat models."""
+    return {
+        "attacks": [attack.identity() for attack in bench.attacks.values()],
+        "threat_models": list(bench.threat_models),
+        "chunk_size": CHUNK_SIZE,
+    }

@@ -1,0 +1,229 @@
+"""The run: craft, verify and score what the plan wants, and record it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import final
+
+from torch import Tensor
+
+from dkd_bench.cache import cache_root
+from dkd_bench.cells import Cost, Examined, empty_cells, scored_cell, trials_without_crafts
+from dkd_bench.craft import Chunk, Crafter, Evidence
+from dkd_bench.errors import AttackError, ConfigError, EvidenceError, PluginError
+from dkd_bench.manifest import make_manifest, suite_record
+from dkd_bench.plan import NOT_ADAPTIVE, Craft, Trial, budgets_of
+from dkd_bench.prepare import Workbench, prepare
+from dkd_bench.progress import Progress, SilentProgress, Task
+from dkd_bench.records import CellRecord, EvidenceRecord, RunRecord
+from dkd_bench.request import RunRequest
+from dkd_bench.retention import keep_evidence
+from dkd_bench.rundir import RESULTS, evidence_store, load_run, save_run
+from dkd_bench.score import TrialScorer, decided
+from dkd_bench.statistics import mean_interval
+from dkd_bench.store import TensorStore
+from dkd_bench.suites import suite_fingerprint
+from dkd_bench.target import AUTO_BATCH_SIZE, Target
+
+log = logging.getLogger(__name__)
+
+
+def run(request: RunRequest, *, progress: Progress | None = None) -> tuple[RunRecord, Path]:
+    """Carry out ``request`` and return the record with the folder it was written to.
+
+    What was computed before is found again: weights and crafts by their keys, a finished run whole. Interrupted,
+    it writes what was scored, the rest as not run, and lets the interruption pass.
+
+    Raises:
+        DkdBenchError: if the request is wrong, or nothing can be written. A failing plugin or attack does not
+            raise: its cells say ``error``, and the record is not complete.
+    """
+    progress = progress or SilentProgress()
+    bench = prepare(request, progress)
+    for reason in bench.trained.failures.values():
+        log.error(reason)
+    folder = request.out or Path("runs") / _default_name(bench)
+    finished = _finished(bench, folder)
+    if finished is not None:
+        log.info("%s holds this very run; nothing to compute", folder)
+        return finished, folder
+    runner = Runner(bench, progress, Crafter(TensorStore(cache_root() / "crafts")))
+    try:
+        runner.run_trials()
+    except KeyboardInterrupt:
+        save_run(runner.record(), folder)
+        raise
+    record = runner.record()
+    keep_evidence(record, runner.crafter.store, evidence_store(folder), keep=request.evidence)
+    save_run(record, folder)
+    return record, folder
+
+
+def _default_name(bench: Workbench) -> str:
+    names = [*bench.trained.defenses, *(name for name in bench.trained.failures if "/" not in name)]
+    dataset = bench.trained.dataset.name.replace(":", "-")
+    return f"{'+'.join(names) or 'failed'}-{dataset}-{bench.plan_digest[:8]}"
+
+
+def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
+    """Return the record in ``folder`` if it is this very run, done; refuse to write over another run."""
+    if not (folder / RESULTS).is_file():
+        return None
+    record = load_run(folder)
+    if record.manifest.plan_digest != bench.plan_digest:
+        raise ConfigError(
+            f"{folder} holds another run ({record.manifest.command}); choose another --out, or move that one away"
+        )
+    kept = evidence_store(folder)
+    whole = bench.request.evidence != "all" or all(kept.path(key).is_file() for key in record.evidence)
+    return record if record.complete and whole else None
+
+
+@final
+class Runner:
+    """Carries out a plan, trial by trial; what trials share is computed once."""
+
+    def __init__(self, bench: Workbench, progress: Progress, crafter: Crafter) -> None:
+        """Work on ``bench``, keep evidence by ``crafter``."""
+        self.bench = bench
+        self.crafter = crafter
+        self._progress = progress
+        self._cells: dict[int, list[CellRecord]] = {}
+        self._evidence: dict[str, EvidenceRecord] = {}
+        self._failed: dict[tuple[str, ...], str] = {}
+        self._tasks: dict[tuple[str, ...], Task] = {}
+        self._clean: dict[str, list[dict[str, Tensor]]] = {}
+        self._targets: dict[tuple[str, int], Target] = {}
+
+    def run_trials(self) -> None:
+        """Craft and score every trial of the plan; a failing attack leaves ``error`` in its cells and no more."""
+        for position, trial in enumerate(self.bench.plan.trials):
+            self._cells[position] = self._trial_cells(trial)
+
+    def record(self) -> RunRecord:
+        """Return the record of what was done so far; trials not reached are ``not_run``."""
+        cells: list[CellRecord] = []
+        for position, trial in enumerate(self.bench.plan.trials):
+            if position in self._cells:
+                cells += self._cells[position]
+            else:
+                reason = "interrupted before it was run; the same command goes on from here"
+                cells += empty_cells(trial, examined=self._examined(trial.defense), status="not_run", reason=reason)
+        for name, reason in self.bench.trained.failures.items():
+            for trial in self._trials_of_failed(name):
+                cells += empty_cells(trial, examined=self._examined(name), status="error", reason=reason)
+        whole = len(self._cells) == len(self.bench.plan.trials)
+        return RunRecord(
+            complete=whole and all(cell.status != "error" for cell in cells),
+            suite=suite_record(self.bench),
+            suite_fingerprint=suite_fingerprint(list(self.bench.attacks.values())),
+            manifest=make_manifest(
+                self.bench,
+                {name: self._examined(name).clean_intervals for name in self.bench.trained.defenses},
+            ),
+            evidence=self._evidence,
+            cells=tuple(cells),
+        )
+
+    def _trial_cells(self, trial: Trial) -> list[CellRecord]:
+        examined = self._examined(trial.defense)
+        if not trial.crafts:
+            reason = "the defence offers no differentiable surrogate"
+            return empty_cells(trial, examined=examined, status="not_run", reason=reason, flags=[NOT_ADAPTIVE])
+        failed = [self._failed[craft.keys] for craft in trial.crafts.values() if craft.keys in self._failed]
+        if failed:
+            return empty_cells(trial, examined=examined, status="error", reason=failed[0])
+        try:
+            return self._scored_cells(trial, examined)
+        except (AttackError, EvidenceError, PluginError) as error:
+            log.error(error)
+            return empty_cells(trial, examined=examined, status="error", reason=str(error))
+
+    def _scored_cells(self, trial: Trial, examined: Examined) -> list[CellRecord]:
+        defense = self.bench.trained.defenses[trial.defense].defense
+        threat_model = self.bench.threat_models[trial.threat_model]
+        seed = self.bench.request.seed
+        scorers = {budget: TrialScorer(defense, threat_model, budget, seed=seed) for budget in trial.budgets}
+        cost = Cost()
+        for chunk, clean in zip(self.bench.chunks(), self._clean_answers(trial.defense), strict=True):
+            crafted = {}
+            for target, craft in trial.crafts.items():
+                evidence = self._chunk_evidence(craft, chunk)
+                cost.add(target, craft.keys[chunk.number], evidence)
+                crafted[target] = evidence.images.to(chunk.images.device)
+            for scorer in scorers.values():
+                scorer.add(chunk, clean, crafted)
+        return [
+            scored_cell(trial, budget, rule, score=score, examined=examined, cost=cost)
+            for budget, scorer in scorers.items()
+            for rule, score in scorer.scores().items()
+        ]
+
+    def _chunk_evidence(self, craft: Craft, chunk: Chunk) -> Evidence:
+        key = craft.keys[chunk.number]
+        called = self.bench.networks[craft.target][0]
+        if craft.keys not in self._tasks:
+            description = f"{craft.attack} {craft.budget} on {called}"
+            self._tasks[craft.keys] = self._progress.start(description, len(craft.keys))
+        try:
+            evidence = self.crafter.evidence(
+                key, self.bench.attacks[craft.attack], self._target(craft), chunk, craft.budget
+            )
+        except (AttackError, EvidenceError) as error:
+            self._failed[craft.keys] = str(error)
+            raise
+        if key not in self._evidence:
+            self._tasks[craft.keys].advance(note=f"{evidence.broken} of {len(evidence.images)} broken")
+        self._evidence[key] = EvidenceRecord(
+            sha256=evidence.sha256,
+            target=called,
+            attack=craft.attack,
+            norm=craft.budget.norm,
+            eps=craft.budget.eps,
+            chunk=chunk.number,
+            n=len(evidence.images),
+        )
+        return evidence
+
+    def _target(self, craft: Craft) -> Target:
+        known = self._targets.get((craft.target, craft.draws))
+        if known is None:
+            called, network = self.bench.networks[craft.target]
+            known = self._targets[craft.target, craft.draws] = Target(
+                network,
+                name=called,
+                n_classes=self.bench.trained.dataset.n_classes,
+                batch_size=self.bench.request.batch_size or AUTO_BATCH_SIZE,
+                draws=craft.draws,
+            )
+        return known
+
+    def _clean_answers(self, name: str) -> list[dict[str, Tensor]]:
+        if name not in self._clean:
+            defense = self.bench.trained.defenses[name].defense
+            seed = self.bench.request.seed
+            self._clean[name] = [decided(defense, chunk.images, seed=seed) for chunk in self.bench.chunks()]
+        return self._clean[name]
+
+    def _examined(self, name: str) -> Examined:
+        right: dict[str, list[float]] = {}
+        if name in self.bench.trained.defenses:
+            for chunk, answers in zip(self.bench.chunks(), self._clean_answers(name), strict=True):
+                for rule, labels in answers.items():
+                    shares = (labels == chunk.labels.cpu()).double().mean(dim=0).tolist()
+                    right.setdefault(rule, []).extend(shares)
+        return Examined(
+            dataset=self.bench.trained.dataset.name,
+            n=len(self.bench.indices),
+            clean_intervals={rule: mean_interval(shares) for rule, shares in right.items()},
+        )
+
+    def _trials_of_failed(self, name: str) -> list[Trial]:
+        attacks = [
+            (attack.meta.name, budgets)
+            for attack in self.bench.attacks.values()
+            if attack.meta.applies_to != "randomized"
+            for _, budgets in budgets_of(attack.meta.kind, attack.meta.norms, self.bench.budgets)
+        ]
+        return trials_without_crafts(name, self.bench.threat_models, attacks)

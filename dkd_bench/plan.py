@@ -1,0 +1,191 @@
+"""Plan: from what is asked to the crafts it takes, each wanted once, and the cells that use them.
+
+Knows names, digests and budgets; nothing of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dkd_bench.budget import Budget, Norm
+from dkd_bench.digests import digest_json
+from dkd_bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dkd_bench.threats import Roles, ThreatModel
+
+CHUNK_SIZE = 250
+"""Images in a canonical chunk: the grain of resume and of memory. Changing it changes every craft's key."""
+
+NOT_ADAPTIVE = "not adaptively evaluated"
+"""The flag of a defence that is not differentiable and brings no surrogate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDefense:
+    """What the plan needs to know of a defence."""
+
+    name: str
+    randomized: bool
+    roles: Roles
+    targets: Mapping[str, str]
+    """Target name to the digest of the network behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedAttack:
+    """What the plan needs to know of an attack."""
+
+    name: str
+    kind: Literal["fixed", "minimum_norm"]
+    norms: tuple[Norm, ...]
+    applies_to: Literal["any", "deterministic", "randomized"]
+    averages_draws: bool
+    identity: Mapping[str, Any]
+
+    def applies(self, *, randomized: bool) -> bool:
+        """Return whether the attack is meant for such a target."""
+        return self.applies_to in ("any", "randomized" if randomized else "deterministic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Craft:
+    """One attack on one target under one budget, for all images asked for: one key for each chunk."""
+
+    target: str
+    """Digest of the network attacked."""
+    attack: str
+    budget: Budget
+    draws: int
+    """Evaluations averaged in each answer: over 1 for a randomised target (EOT)."""
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One defence under one threat model and attack: scored together, one cell for each budget and rule."""
+
+    defense: str
+    threat_model: str
+    attack: str
+    budgets: tuple[Budget, ...]
+    crafts: Mapping[str, Craft]
+    """By the name of the target; empty if the defence offers none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that a run will do."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def crafts(self) -> tuple[Craft, ...]:
+        """The crafts, each once, in the order in which the trials want them."""
+        return tuple({craft.keys: craft for trial in self.trials for craft in trial.crafts.values()}.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What all crafts of a run share."""
+
+    chunk_digests: tuple[str, ...]
+    """Of images and labels, chunk by chunk."""
+    seed: int
+    eot_draws: int
+
+
+def make_plan(
+    *,
+    defenses: Sequence[PlannedDefense],
+    attacks: Sequence[PlannedAttack],
+    threat_models: Sequence[ThreatModel],
+    budgets: Sequence[Budget],
+    ground: Ground,
+) -> Plan:
+    """Return the plan for every defence under every threat model, attack and budget.
+
+    Raises:
+        ConfigError: if an attack does not know the norm asked for, or no attack applies at all.
+    """
+    trials: list[Trial] = []
+    for defense in defenses:
+        for threat_model in threat_models:
+            for attack in attacks:
+                trials.extend(_trials(defense, threat_model, attack, budgets, ground))
+    if not trials:
+        raise ConfigError(
+            f"none of the attacks {', '.join(attack.name for attack in attacks)} applies to the defences asked for; "
+            "run with --attack all"
+        )
+    return Plan(trials=tuple(trials))
+
+
+def _trials(
+    defense: PlannedDefense,
+    threat_model: ThreatModel,
+    attack: PlannedAttack,
+    budgets: Sequence[Budget],
+    ground: Ground,
+) -> list[Trial]:
+    """Return the trials of one attack: one for each craft budget, with the cell budgets that it serves."""
+    names = threat_model.targets(defense.roles)
+    randomized = defense.randomized and defense.roles.reference not in names
+    if not attack.applies(randomized=randomized):
+        return []
+    return [
+        Trial(
+            defense=defense.name,
+            threat_model=threat_model.meta.name,
+            attack=attack.name,
+            budgets=cell_budgets,
+            crafts={
+                name: _craft(defense.targets[name], attack, craft_budget, ground, randomized=randomized)
+                for name in names
+            },
+        )
+        for craft_budget, cell_budgets in budgets_of(attack.kind, attack.norms, budgets)
+    ]
+
+
+def budgets_of(
+    kind: Literal["fixed", "minimum_norm"], norms: Sequence[Norm], budgets: Sequence[Budget]
+) -> list[tuple[Budget, tuple[Budget, ...]]]:
+    """Return each budget that an attack crafts under, with the budgets of the cells that the craft serves.
+
+    A minimum-norm craft serves every budget of its norm, and the cell without budget.
+
+    Raises:
+        ConfigError: if an attack within a budget does not know the norm asked for.
+    """
+    if kind == "minimum_norm":
+        unbudgeted = Budget(norm=norms[0])
+        return [(unbudgeted, (unbudgeted, *(budget for budget in budgets if budget.norm == norms[0])))]
+    for budget in budgets:
+        if budget.norm not in norms:
+            raise ConfigError(
+                f"an attack asked for works in {', '.join(norms)}, not in {budget.norm}; "
+                "choose another --norm or leave that attack out"
+            )
+    return [(budget, (budget,)) for budget in budgets]
+
+
+def _craft(target: str, attack: PlannedAttack, budget: Budget, ground: Ground, *, randomized: bool) -> Craft:
+    draws = ground.eot_draws if randomized and not attack.averages_draws else 1
+    keys = tuple(
+        digest_json(
+            {
+                "target": target,
+                "draws": draws,
+                "attack": dict(attack.identity),
+                "norm": budget.norm,
+                "eps": budget.eps,
+                "images": chunk_digest,
+                "seed": ground.seed,
+            }
+        )
+        for chunk_digest in ground.chunk_digests
+    )
+    return Craft(target=target, attack=attack.name, budget=budget, draws=draws, keys=keys)

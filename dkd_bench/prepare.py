@@ -1,0 +1,292 @@
+"""From words to things: the dataset, the trained defences, the attacks, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from dkd_bench import registry
+from dkd_bench.admission import admit
+from dkd_bench.attacks import Attack
+from dkd_bench.budget import Budget
+from dkd_bench.craft import Chunk
+from dkd_bench.data import Dataset, load_dataset, select_balanced
+from dkd_bench.defense import Defense
+from dkd_bench.digests import digest_json, digest_module, digest_tensors, package_digest
+from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
+from dkd_bench.plan import CHUNK_SIZE, Ground, Plan, PlannedAttack, PlannedDefense, make_plan
+from dkd_bench.progress import Progress
+from dkd_bench.reference import SEED_OFFSET, Reference
+from dkd_bench.request import THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
+from dkd_bench.settings import setting_names, settings_from_words
+from dkd_bench.suites import resolve_attacks
+from dkd_bench.threats import Roles, ThreatModel
+from dkd_bench.training import recipe_named
+from dkd_bench.weights import DefenseFactory, TrainedDefense, Trainer
+
+REFERENCE = "reference"
+EOT_DRAWS = 16
+"""Draws averaged in each answer of a randomised target."""
+ADMISSION_IMAGES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """The defences of a request, those that could be trained and why the others could not."""
+
+    dataset: Dataset
+    dataset_digest: str
+    device: torch.device
+    defenses: Mapping[str, TrainedDefense]
+    failures: Mapping[str, str]
+    """Defence name to the sentence that says why there is none."""
+    trainer: Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """Everything that a run works with."""
+
+    request: RunRequest
+    trained: Trained
+    attacks: Mapping[str, Attack]
+    threat_models: Mapping[str, ThreatModel]
+    budgets: tuple[Budget, ...]
+    indices: Tensor
+    """Positions in the test set, in seeded order."""
+    networks: Mapping[str, tuple[str, nn.Module]]
+    """Digest of a target to what it is called and the network itself."""
+    plan: Plan
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the clean images chunk by chunk, on the device."""
+        device = self.trained.device
+        for number, indices in enumerate(self.indices.split(CHUNK_SIZE)):
+            images, labels = self.trained.dataset.test.batch(indices)
+            yield Chunk(number=number, images=images.to(device), labels=labels.to(device))
+
+    @cached_property
+    def plan_digest(self) -> str:
+        """A digest of all that determines the record, the harness's own code included."""
+        return digest_json(
+            {
+                "trials": [
+                    {
+                        "defense": trial.defense,
+                        "threat_model": trial.threat_model,
+                        "attack": trial.attack,
+                        "budgets": [[budget.norm, budget.eps] for budget in trial.budgets],
+                        "crafts": {name: list(craft.keys) for name, craft in trial.crafts.items()},
+                    }
+                    for trial in self.plan.trials
+                ],
+                "defenses": {
+                    name: [trained.sha256, trained.key] for name, trained in sorted(self.trained.defenses.items())
+                },
+                "failures": sorted(self.trained.failures),
+                "request": self.request.as_json(),
+                "dataset": self.trained.dataset_digest,
+                "harness": package_digest(),
+            }
+        )
+
+
+def train(request: TrainRequest, progress: Progress) -> Trained:
+    """Return the defences of ``request``, trained or loaded.
+
+    Raises:
+        UnknownNameError: if a name is unknown.
+        ConfigError: if a setting is wrong, or the device is not there.
+        DatasetError: if the dataset cannot be loaded.
+    """
+    device = _device(request.device)
+    classes, failures = _defense_classes(request)
+    factories = _factories(classes, request)
+    dataset = load_dataset(request.dataset, root=request.data_root)
+    trainer = Trainer(
+        dataset=dataset,
+        dataset_digest=dataset.digest(),
+        recipe=recipe_named(request.recipe, dataset),
+        seed=request.seed,
+        device=device,
+        progress=progress,
+    )
+    probe = select_balanced(dataset.test.labels, n_examples=min(ADMISSION_IMAGES, len(dataset.test)), seed=request.seed)
+    images = dataset.test.batch(probe)[0].to(device)
+    defenses = {}
+    for name, factory in factories.items():
+        try:
+            trained = trainer.trained(name, factory)
+            admit(name, trained.defense, images)
+        except PluginError as error:
+            failures[name] = str(error)
+        else:
+            defenses[name] = trained
+    return Trained(
+        dataset=dataset,
+        dataset_digest=trainer.dataset_digest,
+        device=device,
+        defenses=defenses,
+        failures=failures,
+        trainer=trainer,
+    )
+
+
+def prepare(request: RunRequest, progress: Progress) -> Workbench:
+    """Return everything that the run of ``request`` works with; raises as ``train`` does."""
+    attacks = _attacks(request)
+    threat_models = _threat_models(request)
+    explicit = tuple(Budget(norm=request.norm, eps=eps) for eps in dict.fromkeys(request.eps))
+    _check_settings(request, attacks)
+    trained = train(request, progress)
+    dataset = trained.dataset
+    indices = select_balanced(
+        dataset.test.labels,
+        n_examples=request.n_examples or min(dataset.default_n_examples, len(dataset.test)),
+        seed=request.seed,
+    )
+    budgets = explicit or (Budget(norm=request.norm, eps=dataset.default_eps[request.norm]),)
+    networks: dict[str, tuple[str, nn.Module]] = {}
+    planned = _planned_defenses(trained, threat_models, networks)
+    plan = (
+        Plan(trials=())
+        if not planned
+        else make_plan(
+            defenses=planned,
+            attacks=[_planned_attack(attack) for attack in attacks.values()],
+            threat_models=list(threat_models.values()),
+            budgets=budgets,
+            ground=Ground(
+                chunk_digests=tuple(_chunk_digest(dataset, chunk) for chunk in indices.split(CHUNK_SIZE)),
+                seed=request.seed,
+                eot_draws=EOT_DRAWS,
+            ),
+        )
+    )
+    return Workbench(
+        request=request,
+        trained=trained,
+        attacks=attacks,
+        threat_models=threat_models,
+        budgets=budgets,
+        indices=indices,
+        networks=networks,
+        plan=plan,
+    )
+
+
+def _device(word: str) -> torch.device:
+    if word == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+    return torch.device("cuda" if word != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _defense_classes(request: TrainRequest) -> tuple[dict[str, type[Defense]], dict[str, str]]:
+    classes: dict[str, type[Defense]] = {}
+    failures: dict[str, str] = {}
+    for reference in dict.fromkeys(request.defenses):
+        try:
+            cls = registry.load("defenses", reference)
+            if not (isinstance(cls, type) and issubclass(cls, Defense)) or not hasattr(cls, "meta"):
+                raise PluginError(f"{reference!r} must be a subclass of dkd_bench.api.Defense with a meta, got {cls!r}")
+        except PluginError as error:
+            failures[reference] = str(error)
+            continue
+        if cls.meta.name in classes:
+            raise ConfigError(f"two of the defences are named {cls.meta.name!r}; rename one in its meta")
+        classes[cls.meta.name] = cls
+    return classes, failures
+
+
+def _factories(classes: Mapping[str, type[Defense]], request: TrainRequest) -> dict[str, DefenseFactory]:
+    parsed = parse_settings(request.settings)
+    factories: dict[str, DefenseFactory] = {}
+    for name, cls in classes.items():
+        words = settings_for(name, setting_names(cls.Settings), parsed)
+        settings = settings_from_words(cls.Settings, words, owner=name)
+        factories[name] = lambda images, cls=cls, settings=settings: cls(images, settings)  # type: ignore[misc]
+    return factories
+
+
+def _check_settings(request: RunRequest, attacks: Mapping[str, Attack]) -> None:
+    """Refuse a ``--set`` that concerns nothing in the run."""
+    known = {name: setting_names(attack.Config) for name, attack in attacks.items()}
+    known |= {name: setting_names(cls.Settings) for name, cls in _defense_classes(request)[0].items()}
+    for plugin, setting in parse_settings(request.settings):
+        if plugin is not None and plugin not in known:
+            raise UnknownNameError("defence or attack in this run", plugin, known, known_as="In this run")
+        if plugin is None and not any(setting in names for names in known.values()):
+            everything = {name for names in known.values() for name in names}
+            raise UnknownNameError("setting", setting, everything, known_as="Settings in this run")
+
+
+def _attacks(request: RunRequest) -> dict[str, Attack]:
+    parsed = parse_settings(request.settings)
+    attacks: dict[str, Attack] = {}
+    for name in resolve_attacks(request.attacks):
+        cls = registry.load("attacks", name)
+        if not (isinstance(cls, type) and issubclass(cls, Attack)) or not hasattr(cls, "meta"):
+            raise PluginError(f"{name!r} must be a subclass of dkd_bench.api.Attack with a meta, got {cls!r}")
+        words = settings_for(cls.meta.name, setting_names(cls.Config), parsed)
+        attacks[cls.meta.name] = cls(settings_from_words(cls.Config, words, owner=cls.meta.name))
+    return attacks
+
+
+def _threat_models(request: RunRequest) -> dict[str, ThreatModel]:
+    asked = [each for name in request.threat_models for each in (THREAT_MODELS if name == "all" else (name,))]
+    return {name: registry.load("threat-models", name)() for name in dict.fromkeys(asked)}
+
+
+def _planned_attack(attack: Attack) -> PlannedAttack:
+    meta = attack.meta
+    return PlannedAttack(
+        name=meta.name,
+        kind=meta.kind,
+        norms=meta.norms,
+        applies_to=meta.applies_to,
+        averages_draws=meta.averages_draws,
+        identity=attack.identity(),
+    )
+
+
+def _planned_defenses(
+    trained: Trained, threat_models: Mapping[str, ThreatModel], networks: dict[str, tuple[str, nn.Module]]
+) -> list[PlannedDefense]:
+    """Describe the defences for the plan, and put the networks behind their targets into ``networks``."""
+    reference: dict[str, nn.Module] = {}
+    roles_probe = Roles(reference=REFERENCE, members=(), surrogates=())
+    if trained.defenses and any(REFERENCE in threat.targets(roles_probe) for threat in threat_models.values()):
+        reference = {REFERENCE: _trained_reference(trained.trainer)}
+    planned = []
+    for name, each in trained.defenses.items():
+        members = {f"member-{number}": member for number, member in enumerate(each.defense.members, start=1)}
+        surrogates = dict(each.defense.surrogates())
+        digests = {}
+        for target, module in (reference | members | surrogates).items():
+            digests[target] = digest_module(module)
+            called = REFERENCE if target == REFERENCE else f"{name} {target}"
+            networks.setdefault(digests[target], (called, module))
+        planned.append(
+            PlannedDefense(
+                name=name,
+                randomized=each.defense.meta.randomized,
+                roles=Roles(reference=REFERENCE, members=tuple(members), surrogates=tuple(surrogates)),
+                targets=digests,
+            )
+        )
+    return planned
+
+
+def _trained_reference(trainer: Trainer) -> nn.Module:
+    from dataclasses import replace
+
+    return replace(trainer, seed=trainer.seed + SEED_OFFSET).trained(REFERENCE, Reference).defense.members[0]
+
+
+def _chunk_digest(dataset: Dataset, indices: Tensor) -> str:
+    images, labels = dataset.test.batch(indices)
+    return digest_tensors({"images": images, "labels": labels})

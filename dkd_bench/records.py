@@ -1,0 +1,165 @@
+"""The record of a run, as it stands in ``results.json``: frozen, versioned, no NaN, one outcome per image."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dkd_bench.budget import Norm
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Fraction = float
+"""A number in [0, 1]; rounding is the renderer's."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Outcome(str, Enum):
+    """What became of one test image."""
+
+    ROBUST = "robust"
+    """Right when clean, and right under attack."""
+    FOOLED = "fooled"
+    """Right when clean, another label under attack."""
+    FAILED_MAJORITY = "failed_majority"
+    """Right when clean, no majority under attack: an error."""
+    ABSTAINED = "abstained"
+    """Right when clean, rejected under attack: not fooled, and counted apart."""
+    CLEAN_ERROR = "clean_error"
+    """Wrong, rejected or without majority when clean: lost before any attack."""
+
+
+class Interval(_Record):
+    """A fraction with its Wilson interval."""
+
+    value: Fraction
+    ci95: tuple[Fraction, Fraction]
+
+
+class CandidateRecord(_Record):
+    """How a defence stood against one of the images that a threat model offers: a member's, a magnitude's."""
+
+    name: str
+    robust_accuracy: Fraction
+    ci95: tuple[Fraction, Fraction]
+    failed_majorities: int
+    abstained: int
+
+
+class NormQuantiles(_Record):
+    """The L2 or Linf norms at which images were fooled, [0, 1] pixel units."""
+
+    n: int
+    q25: float
+    median: float
+    q75: float
+
+
+class CellRecord(_Record):
+    """One defence under one decision rule, threat model, attack and budget."""
+
+    defense: str
+    decision: str
+    dataset: str
+    threat_model: str
+    attack: str
+    norm: Norm
+    eps: float | None
+    """``None`` for a minimum-norm attack without budget."""
+    n: int
+    clean_accuracy: Fraction | None
+    robust_accuracy: Fraction | None
+    """Over all ``n`` images, the worst candidate per image; ``None`` unless ``status`` is ok."""
+    mean_robust_accuracy: Fraction | None
+    """The mean over the candidates: over the members, for the standalone threat model."""
+    ci95: tuple[Fraction, Fraction] | None
+    failed_majorities: int | None
+    """Images on which the vote failed for at least one candidate."""
+    abstained: int | None
+    """Images that were rejected for at least one candidate."""
+    status: Literal["ok", "error", "not_run"]
+    reason: str | None = None
+    """Why there is no number; ``None`` where there is one."""
+    flags: tuple[str, ...] = ()
+    wall_time_s: float
+    """Of the crafts, when they were made: shared by all cells that use them."""
+    forward_passes: int
+    """Images that the crafts evaluated, when they were made."""
+    evidence: tuple[str, ...]
+    """Keys of the crafts, chunk by chunk for each target in turn."""
+    fooling_norms: NormQuantiles | None
+    outcomes: tuple[Outcome, ...]
+    """One for each image, in the order of the manifest's indices."""
+    survival: tuple[Fraction, ...] | None = None
+    """For a randomised defence, the share of draws each image survived."""
+    candidates: tuple[CandidateRecord, ...]
+
+
+class EvidenceRecord(_Record):
+    """One craft: the adversarial images of one attack on one target for one chunk of images."""
+
+    sha256: str
+    """Of the images' bytes, shape and type."""
+    target: str
+    attack: str
+    norm: Norm
+    eps: float | None
+    chunk: int
+    n: int
+
+
+class DefenseRecord(_Record):
+    """The trained defence that was attacked."""
+
+    title: str
+    settings: dict[str, Any]
+    weights_key: str
+    weights_sha256: str
+    clean_accuracy: dict[str, Interval]
+    """On the run's images, by decision rule."""
+    test_set_accuracy: dict[str, Fraction] = Field(default_factory=dict)
+    """On the whole test set, by decision rule."""
+    randomized: bool
+    abstains: bool
+
+
+class DatasetRecord(_Record):
+    """The images of the run."""
+
+    name: str
+    digest: str
+    n: int
+    indices: tuple[int, ...]
+    """Positions in the test set, in the order of all outcomes."""
+
+
+class Manifest(_Record):
+    """What it takes to make the run again."""
+
+    versions: dict[str, str]
+    device: str
+    seed: int
+    recipe: str
+    dataset: DatasetRecord
+    defenses: dict[str, DefenseRecord]
+    plan_digest: str
+    request: dict[str, Any]
+    command: str
+
+
+class RunRecord(_Record):
+    """A whole run."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    complete: bool
+    """Nothing failed and nothing was left undone; a cell that no attack applies to is not_run and says why."""
+    suite: dict[str, Any]
+    suite_fingerprint: str
+    manifest: Manifest
+    evidence: dict[str, EvidenceRecord]
+    cells: tuple[CellRecord, ...] = Field(min_length=1)

@@ -1,0 +1,146 @@
+"""Finds plugins by name: entry points, or ``path/to/file.py:Class`` on the command line.
+
+Nothing here imports torch, so that ``dkd-bench list`` answers at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
+
+Kind = Literal["defenses", "attacks", "datasets", "threat-models"]
+"""The kinds of plugin, as ``dkd-bench list`` calls them."""
+
+GROUPS: Mapping[Kind, str] = {
+    "defenses": "dkd_bench.defenses",
+    "attacks": "dkd_bench.attacks",
+    "datasets": "dkd_bench.datasets",
+    "threat-models": "dkd_bench.threat_models",
+}
+_ONE_OF: Mapping[Kind, str] = {
+    "defenses": "defence",
+    "attacks": "attack",
+    "datasets": "dataset",
+    "threat-models": "threat model",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSummary:
+    """What can be said of a plugin without importing it."""
+
+    name: str
+    location: str
+    """``package.module:Class``."""
+    distribution: str
+    """The installed distribution and its version."""
+    summary: str
+    """The first line of the plugin's docstring; empty where its source cannot be read."""
+
+
+def installed(kind: Kind) -> dict[str, EntryPoint]:
+    """Return the entry points of ``kind`` by name, in alphabetical order.
+
+    Raises:
+        PluginError: if two distributions register the same name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in sorted(entry_points(group=GROUPS[kind]), key=lambda entry: entry.name):
+        other = found.get(entry.name)
+        if other is not None and other.value != entry.value:
+            raise PluginError(
+                f"{_ONE_OF[kind]} {entry.name!r} is registered twice, by {_distribution(other)} "
+                f"({other.value}) and {_distribution(entry)} ({entry.value}); uninstall one of them"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Return the plugin called ``name``, or the one in ``path/to/file.py:Class``.
+
+    Raises:
+        UnknownNameError: if nothing of that name is installed.
+        PluginError: if the plugin cannot be imported; names it and the cause.
+    """
+    if ".py:" in name:
+        return _load_from_file(kind, name)
+    entries = installed(kind)
+    if name not in entries:
+        raise UnknownNameError(_ONE_OF[kind], name, entries)
+    entry = entries[name]
+    try:
+        return entry.load()
+    except Exception as error:
+        raise PluginError(
+            f"{_ONE_OF[kind]} {name!r} of {_distribution(entry)} cannot be loaded from {entry.value}: "
+            f"{type(error).__name__}: {error}; repair or uninstall that plugin"
+        ) from error
+
+
+def summaries(kind: Kind) -> list[PluginSummary]:
+    """Return what is known of every installed plugin of ``kind`` without importing any."""
+    return [
+        PluginSummary(
+            name=entry.name,
+            location=entry.value,
+            distribution=_distribution(entry),
+            summary=_first_docstring_line(entry),
+        )
+        for entry in installed(kind).values()
+    ]
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+
+
+def _first_docstring_line(entry: EntryPoint) -> str:
+    """Read the docstring out of the source, since importing a plugin imports torch."""
+    try:
+        spec = importlib.util.find_spec(entry.module)
+    except (ImportError, ValueError):
+        return ""
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == entry.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def _load_from_file(kind: Kind, reference: str) -> Any:
+    file_name, _, attribute = reference.rpartition(":")
+    path = Path(file_name)
+    if not path.is_file():
+        raise ConfigError(f"no file {file_name!r}; expected path/to/file.py:Class for a {_ONE_OF[kind]}")
+    module_name = f"dkd_bench_plugin_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None, "a .py file always has a spec"
+        assert spec.loader is not None, "a .py file always has a loader"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise PluginError(
+                f"{_ONE_OF[kind]} file {file_name!r} cannot be imported: {type(error).__name__}: {error}; "
+                "repair the file and run again"
+            ) from error
+    if not hasattr(module, attribute):
+        known = (name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name)
+        raise UnknownNameError(f"class in {file_name}", attribute, known, known_as="Defined there")
+    return getattr(module, attribute)

@@ -1,0 +1,47 @@
+"""The folder of a run: its record, its leaderboard, its evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dkd_bench.errors import ConfigError, StoreError
+from dkd_bench.leaderboard import rank_runs, render
+from dkd_bench.records import SCHEMA_VERSION, RunRecord
+from dkd_bench.store import TensorStore, read_file, write_file
+
+RESULTS = "results.json"
+
+
+def evidence_store(folder: Path) -> TensorStore:
+    """Return where a run keeps its evidence."""
+    return TensorStore(folder / "evidence")
+
+
+def save_run(record: RunRecord, folder: Path) -> None:
+    """Write the record and the leaderboard; raise StoreError if they cannot be written."""
+    board = rank_runs([(folder.name, record)])
+    write_file(folder / "leaderboard.md", render(board, "markdown"))
+    write_file(folder / "leaderboard.json", render(board, "json"))
+    write_file(folder / RESULTS, record.model_dump_json(indent=1))
+
+
+def load_run(path: Path) -> RunRecord:
+    """Return the record in a run's folder, or in a ``results.json``.
+
+    Raises:
+        ConfigError: if there is no run at ``path``.
+        StoreError: if its record is damaged or of another schema version.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"no run at {path}; expected a folder with {RESULTS}, as 'dkd-bench run' writes it")
+    try:
+        return RunRecord.model_validate_json(read_file(file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise StoreError(
+            f"{file} is not a run record of schema version {SCHEMA_VERSION}: {where}: {first['msg']}; run it again"
+        ) from error

@@ -1,0 +1,169 @@
+"""The one place that writes files: atomically, never pickles, always with a digest."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dkd_bench.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write ``content`` to ``path`` whole or not at all: a temporary file in the same folder, then a rename.
+
+    Raises:
+        StoreError: if the file cannot be written; what was there before is still there.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
+        raise
+
+
+def link_file(source: Path, destination: Path) -> None:
+    """Make ``destination`` the same file as ``source``: a hard link, or a copy where links cannot reach.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    if destination.exists() and destination.samefile(source):
+        return
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.unlink(missing_ok=True)
+        os.link(source, destination)
+    except OSError:
+        write_file(destination, read_file(source))
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of ``path``.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in ``path``.
+
+    Raises:
+        StoreError: if it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(read_file(path))
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON ({error}); it is damaged, delete it and run again") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors, with ``metadata`` as JSON values in the header.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_file(path, save(plain, {name: json.dumps(value, allow_nan=False) for name, value in metadata.items()}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        StoreError: if it cannot be read, or is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise StoreError(f"no file {path}")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            metadata = {name: json.loads(value) for name, value in (stream.metadata() or {}).items()}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise StoreError(f"{path} is not a whole safetensors file ({error}); delete it and run again") from error
+    return tensors, metadata
+
+
+@dataclass(frozen=True, slots=True)
+class TensorStore:
+    """A folder of tensors under content keys, each with the digest of what it holds."""
+
+    folder: Path
+
+    def path(self, key: str) -> Path:
+        """Return where the tensors of ``key`` are, or would be."""
+        return self.folder / f"{key}.safetensors"
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """Return the tensors of ``key``, or ``None`` if there are none.
+
+        Raises:
+            StoreError: if the file is damaged or its digest is wrong.
+        """
+        found = self.get_with_metadata(key)
+        return None if found is None else found[0]
+
+    def get_with_metadata(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return tensors and metadata of ``key``, or ``None``; raise StoreError as ``get``."""
+        if not self.path(key).is_file():
+            return None
+        return load_checked(self.path(key))
+
+    def put(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+        """Keep ``tensors`` under ``key``; raise StoreError if they cannot be written."""
+        from dkd_bench.digests import digest_tensors
+
+        save_tensors(self.path(key), tensors, {**(metadata or {}), "sha256": digest_tensors(tensors)})
+
+
+def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and metadata of a file whose header states their digest.
+
+    Raises:
+        StoreError: if the file is damaged, or its digest is not the one it states.
+    """
+    from dkd_bench.digests import digest_tensors
+
+    tensors, metadata = load_tensors(path)
+    found = digest_tensors(tensors)
+    if metadata.get("sha256") != found:
+        raise StoreError(
+            f"{path} should have digest {metadata.get('sha256')}, has {found}; it was changed, delete it and run again"
+        )
+    return tensors, metadata
+
+
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    if error.errno == errno.ENOSPC:
+        return StoreError(f"no space left to write {path}; free some, or choose another --out or DKD_BENCH_CACHE")
+    return StoreError(f"cannot write {path}: {error.strerror}")

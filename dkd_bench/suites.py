@@ -1,0 +1,54 @@
+"""Named suites of attacks, and the fingerprint that rows must share to be ranked together.
+
+Nothing here imports torch until a fingerprint is asked for, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dkd_bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dkd_bench.attacks import Attack
+
+ALL = "all"
+"""The word that stands for every attack of the standard suite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """Attacks that belong together, by name; another choice of attacks is another version."""
+
+    name: str
+    version: int
+    attacks: tuple[str, ...]
+
+
+STANDARD = Suite(
+    name="standard",
+    version=1,
+    attacks=("fgsm", "pgd", "deepfool", "cw", "autoattack", "autoattack-rand"),
+)
+"""What ``--attack all`` runs; plan leaves out of it what does not apply to a defence."""
+
+
+def resolve_attacks(names: Sequence[str]) -> tuple[str, ...]:
+    """Return ``names`` with ``all`` replaced by the standard suite; order is kept, repetitions are dropped.
+
+    Raises:
+        ConfigError: if ``names`` is empty.
+    """
+    if not names:
+        raise ConfigError(f"no attack is named; expected one of {', '.join(STANDARD.attacks)}, or {ALL!r}")
+    chosen = [each for name in names for each in (STANDARD.attacks if name == ALL else (name,))]
+    return tuple(dict.fromkeys(chosen))
+
+
+def suite_fingerprint(attacks: Sequence[Attack]) -> str:
+    """Return a digest of what ``attacks`` do: names, parameters, libraries, code; in whatever order."""
+    from dkd_bench.digests import digest_json
+
+    return digest_json(sorted((attack.identity() for attack in attacks), key=lambda identity: identity["name"]))

@@ -1,0 +1,25 @@
+"""Training: named recipes, and the loop that every network of ours is trained by."""
+
+from dkd_bench.training._fit import (
+    CrossEntropy,
+    Objective,
+    TrainingBatch,
+    TrainingSet,
+    captured_latent,
+    outputs_on,
+    train_network,
+)
+from dkd_bench.training._recipes import RECIPES, Recipe, recipe_named
+
+__all__ = [
+    "RECIPES",
+    "CrossEntropy",
+    "Objective",
+    "Recipe",
+    "TrainingBatch",
+    "TrainingSet",
+    "captured_latent",
+    "outputs_on",
+    "recipe_named",
+    "train_network",
+]

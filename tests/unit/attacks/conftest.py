@@ -1,0 +1,87 @@
+"""Small targets whose nearest boundaries are known, and the attacks made small enough for unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dkd_bench.attacks import Attack
+from dkd_bench.attacks.autoattack import (
+    AutoAttackConfig,
+    AutoAttackRand,
+    AutoAttackRandConfig,
+    AutoAttackStandard,
+)
+from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, DeepFool
+from dkd_bench.target import Target
+
+
+class LinearProblem:
+    """A linear target, and images whose nearest boundary is not too near and yet nearer than the box.
+
+    It computes in float64: there, unlike in float32, a matrix product does not depend on the batch it is in.
+    """
+
+    def __init__(self, *, n_classes: int = 4, n_images: int = 70, side: int = 6) -> None:
+        generator = torch.Generator().manual_seed(n_classes)
+        self.n_classes = n_classes
+        n_pixels = side * side
+        self.weight = 5 * torch.randn(n_classes, n_pixels, generator=generator, dtype=torch.float64)
+        self.bias = -self.weight @ torch.full((n_pixels,), 0.5, dtype=torch.float64)
+        self._take(0.4 + 0.2 * torch.rand(4 * n_images, 1, side, side, generator=generator))
+        far = self.distances("l2").argsort(descending=True)[:n_images].sort().values
+        self._take(self.images[far])
+
+    def _take(self, images: Tensor) -> None:
+        self.images, self.labels = images, self.logits(images).argmax(dim=1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        return images.double().flatten(1) @ self.weight.T + self.bias
+
+    def module(self) -> nn.Module:
+        linear = nn.Linear(self.weight.shape[1], self.n_classes).double()
+        with torch.no_grad():
+            linear.weight.copy_(self.weight)
+            linear.bias.copy_(self.bias)
+        return nn.Sequential(nn.Flatten(), linear)
+
+    def target(self, *, batch_size: int = 250) -> Target:
+        return Target(self.module(), name="linear", n_classes=self.n_classes, batch_size=batch_size)
+
+    def fooled(self, images: Tensor) -> Tensor:
+        return self.logits(images).argmax(dim=1) != self.labels
+
+    def distances(self, norm: str) -> Tensor:
+        """Return how far each image is from its nearest boundary, which is a hyperplane."""
+        logits = self.logits(self.images)
+        gaps = logits.gather(1, self.labels.unsqueeze(1)) - logits
+        normals = self.weight[self.labels].unsqueeze(1) - self.weight.unsqueeze(0)
+        dual = normals.abs().sum(dim=2) if norm == "linf" else normals.norm(dim=2)
+        return (gaps / dual).masked_fill(dual == 0, torch.inf).amin(dim=1)
+
+
+@pytest.fixture
+def problem() -> Callable[..., LinearProblem]:
+    return LinearProblem
+
+
+@pytest.fixture
+def linear() -> LinearProblem:
+    return LinearProblem()
+
+
+@pytest.fixture
+def small_attacks() -> dict[str, Attack]:
+    """Every attack of ours by name, with few enough steps that all of them together take a second."""
+    attacks: list[Attack] = [
+        FGSM(),
+        PGD(),
+        DeepFool(),
+        CarliniWagner(),
+        AutoAttackStandard(AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)),
+        AutoAttackRand(AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2)),
+    ]
+    return {attack.meta.name: attack for attack in attacks}

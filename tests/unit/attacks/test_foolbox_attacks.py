@@ -1,0 +1,216 @@
+"""Foolbox's failures, each seen to be kept away from the result."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from foolbox.criteria import Misclassification
+from torch import nn
+
+from dkd_bench.attacks import foolbox_attacks
+from dkd_bench.attacks.foolbox_attacks import (
+    FGSM,
+    PGD,
+    CarliniWagner,
+    CarliniWagnerConfig,
+    DeepFool,
+    DeepFoolConfig,
+    PGDConfig,
+)
+from dkd_bench.budget import Budget, perturbation_norms
+from dkd_bench.errors import ConfigError
+from dkd_bench.target import Target
+
+UNBUDGETED = Budget(norm="l2")
+MINIMUM_NORM = [DeepFool, CarliniWagner]
+
+
+class Band(nn.Module):
+    """Says class 1 only where the mean brightness is within ``width`` of ``centre``."""
+
+    def __init__(self, *, centre, width):
+        super().__init__()
+        self.centre, self.width = centre, width
+
+    def forward(self, x):
+        excess = self.width - (x.flatten(1).mean(dim=1) - self.centre).abs()
+        return torch.stack([torch.zeros_like(excess), 10 * excess], dim=1)
+
+
+GREY = torch.full((2, 1, 5, 5), 0.5)
+ZEROS = torch.zeros(2, dtype=torch.long)
+TWO_STEPS = PGDConfig(steps=2, rel_stepsize=0.5, random_start=False)
+"""From 0.5 into a band around 0.59 and, since that is past its centre, back again."""
+
+
+@pytest.mark.parametrize("width", [0.02, -0.02], ids=["misclassified", "never misclassified"])
+def test_pgd_returns_the_best_iterate_where_foolbox_returns_the_last(width):
+    target = Target(Band(centre=0.59, width=width), name="band", n_classes=2)
+    model = foolbox_attacks._foolbox_model(target, GREY)
+    library = foolbox_attacks.LinfProjectedGradientDescentAttack(steps=2, rel_stepsize=0.5, random_start=False)
+    assert torch.allclose(library.run(model, GREY, Misclassification(ZEROS), epsilon=0.2), GREY)
+
+    adversarial = PGD(TWO_STEPS).run(target, GREY, ZEROS, Budget(norm="linf", eps=0.2), seed=0)
+
+    assert torch.allclose(adversarial, GREY + 0.1)
+
+
+def test_pgd_prefers_a_misclassified_iterate_to_all_others():
+    class LastIsRight(nn.Module):
+        """Misclassifies by a hair below 0.55, and at 0.65 ties with the lower label winning."""
+
+        def forward(self, x):
+            mean = x.flatten(1).mean(dim=1)
+            return torch.stack([torch.zeros_like(mean), 10 * (mean - 0.55)], dim=1)
+
+    target = Target(LastIsRight(), name="ramp", n_classes=2)
+
+    adversarial = PGD(TWO_STEPS).run(target, GREY, ZEROS, Budget(norm="linf", eps=0.2), seed=0)
+
+    assert torch.allclose(adversarial, GREY + 0.2)
+
+
+def test_pgd_looks_at_the_last_point_too():
+    target = Target(Band(centre=0.9, width=0.21), name="band", n_classes=2)
+
+    adversarial = PGD(TWO_STEPS).run(target, GREY, ZEROS, Budget(norm="linf", eps=0.2), seed=0)
+
+    assert target(adversarial).argmax(dim=1).tolist() == [1, 1]
+    assert target.forward_passes == 2 * 3 + 2
+
+
+def test_restarts_keep_the_best_of_each_image(linear):
+    eps = float(linear.distances("linf").median())
+    once, thrice = (
+        PGD(PGDConfig(steps=1, restarts=restarts)).run(
+            linear.target(), linear.images, linear.labels, Budget(norm="linf", eps=eps), seed=0
+        )
+        for restarts in (1, 3)
+    )
+
+    assert not (linear.fooled(once) & ~linear.fooled(thrice)).any()
+    assert not torch.equal(once, thrice)
+
+
+@pytest.mark.parametrize("attack", MINIMUM_NORM)
+def test_images_that_are_wrong_when_clean_come_back_unperturbed(linear, attack):
+    labels = linear.labels.clone()
+    labels[::3] = (labels[::3] + 1) % linear.n_classes
+
+    adversarial = attack().run(linear.target(), linear.images, labels, UNBUDGETED, seed=0)
+
+    norms = perturbation_norms(linear.images, adversarial, "l2")
+    assert (norms[::3] == 0).all()
+    assert (norms[1::3] > 0).all()
+
+
+@pytest.mark.parametrize("attack", MINIMUM_NORM)
+def test_nothing_is_queried_when_all_images_are_wrong(linear, attack):
+    target = linear.target()
+
+    adversarial = attack().run(target, linear.images, (linear.labels + 1) % 4, UNBUDGETED, seed=0)
+
+    assert torch.equal(adversarial, linear.images)
+    assert target.forward_passes == len(linear.images)
+
+
+def test_cw_returns_the_clean_image_where_it_finds_nothing_and_not_a_black_one(linear):
+    hopeless = CarliniWagnerConfig(binary_search_steps=1, steps=1)
+    black = linear.target()(torch.zeros_like(linear.images)).argmax(dim=1)
+    assert (black != linear.labels).any(), "a black image must pass for a success somewhere"
+
+    adversarial = CarliniWagner(hopeless).run(linear.target(), linear.images, linear.labels, UNBUDGETED, seed=0)
+
+    assert torch.equal(adversarial, linear.images)
+
+
+def test_cw_does_not_depend_on_batch_mates(linear):
+    """Foolbox's early abort sums the loss over the batch; a mate that is far away would stop the others."""
+    together = CarliniWagner().run(linear.target(), linear.images, linear.labels, UNBUDGETED, seed=0)
+    alone = CarliniWagner().run(linear.target(), linear.images[:1], linear.labels[:1], UNBUDGETED, seed=0)
+
+    assert torch.equal(together[:1], alone)
+
+
+def test_cw_pays_for_every_step_it_announces(linear):
+    target = linear.target()
+
+    CarliniWagner().run(target, linear.images, linear.labels, UNBUDGETED, seed=0)
+
+    assert target.forward_passes == len(linear.images) * (4 * 100 + 2)
+
+
+def test_deepfool_returns_the_clean_image_where_it_finds_nothing():
+    class Bent(nn.Module):
+        """Bends away from its linearisation, so that one step falls short."""
+
+        def forward(self, x):
+            mean = x.flatten(1).mean(dim=1)
+            return torch.stack([torch.zeros_like(mean), -((0.9 - mean) ** 3)], dim=1)
+
+    target = Target(Bent(), name="bent", n_classes=2)
+
+    short = DeepFool(DeepFoolConfig(steps=1)).run(target, GREY, ZEROS, UNBUDGETED, seed=0)
+    long = DeepFool().run(target, GREY, ZEROS, UNBUDGETED, seed=0)
+
+    assert torch.equal(short, GREY)
+    assert target(long).argmax(dim=1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("n_classes", [2, 12])
+def test_deepfool_takes_few_and_many_classes_and_leaves_the_root_logger_bare(problem, n_classes, monkeypatch):
+    """Its ``logging.info`` would give the root logger a handler that prints everybody's messages."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    linear = problem(n_classes=n_classes)
+
+    adversarial = DeepFool().run(linear.target(), linear.images, linear.labels, UNBUDGETED, seed=0)
+
+    assert linear.fooled(adversarial).double().mean() > 0.9
+    assert logging.getLogger().handlers == []
+
+
+def test_foolbox_is_told_the_device(linear, monkeypatch):
+    """Left alone it moves the network to a GPU where there is one."""
+    seen = {}
+
+    def spy(module, **arguments):
+        seen.update(arguments)
+        return original(module, **arguments)
+
+    original = foolbox_attacks.PyTorchModel
+    monkeypatch.setattr(foolbox_attacks, "PyTorchModel", spy)
+
+    FGSM().run(linear.target(), linear.images, linear.labels, Budget(norm="linf", eps=0.1), seed=0)
+
+    assert seen == {"bounds": (0, 1), "device": linear.images.device}
+
+
+def test_fgsm_costs_one_pass_and_pgd_one_more_than_its_steps(linear):
+    passes = []
+    for attack in (FGSM(), PGD()):
+        target = linear.target()
+        attack.run(target, linear.images, linear.labels, Budget(norm="l2", eps=0.1), seed=0)
+        passes.append(target.forward_passes / len(linear.images))
+
+    assert passes == [1, 41]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda: PGDConfig(steps=0), "steps must be over 0, got 0"),
+        (
+            lambda: PGDConfig(restarts=2, random_start=False),
+            "2 restarts of PGD without random_start are all the same",
+        ),
+        (lambda: DeepFoolConfig(candidates=1), "candidates must be at least 2"),
+        (lambda: DeepFoolConfig(overshoot=-0.1), "overshoot must not be negative, got -0.1"),
+        (lambda: CarliniWagnerConfig(stepsize=0.0), "stepsize must be over 0, got 0.0"),
+        (lambda: CarliniWagnerConfig(confidence=-1.0), "confidence must not be negative, got -1.0"),
+    ],
+)
+def test_parameters_are_checked(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        settings()

@@ -1,0 +1,290 @@
+"""Who is compared with whom, what the worst is, and in which order rows stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkd_bench.errors import ConfigError, EvidenceError
+from dkd_bench.leaderboard import Board, Row, rank_runs
+from dkd_bench.leaderboard._merging import SURVIVED, Fate, worst_of
+from dkd_bench.records import CellRecord, DatasetRecord, Outcome, RunRecord
+from dkd_bench.statistics import interval, wilson_interval
+
+MakeCell = Callable[..., CellRecord]
+MakeRun = Callable[..., RunRecord]
+
+N = 5
+outcomes = st.lists(st.sampled_from(list(Outcome)), min_size=N, max_size=N).map(tuple)
+fates = st.lists(
+    st.builds(
+        lambda told, shares: Fate(outcomes=told, survival=shares),
+        outcomes,
+        st.none() | st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=N, max_size=N).map(tuple),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def ranks(board: Board) -> list[tuple[int | None, str]]:
+    (group,) = board.groups
+    return [(row.rank, row.defense) for row in group.rows]
+
+
+def only_row(board: Board) -> Row:
+    (group,) = board.groups
+    (row,) = group.rows
+    return row
+
+
+class TestMerging:
+    @settings(deadline=None)
+    @given(fates)
+    def test_worst_is_at_most_every_component(self, parts: list[Fate]) -> None:
+        assert all(worst_of(parts).robust.value <= part.robust.value for part in parts)
+
+    @settings(deadline=None)
+    @given(fates.flatmap(lambda parts: st.tuples(st.just(parts), st.permutations(parts))))
+    def test_merging_is_commutative(self, both: tuple[list[Fate], list[Fate]]) -> None:
+        assert worst_of(both[0]) == worst_of(both[1])
+
+    @settings(deadline=None)
+    @given(fates, fates)
+    def test_merging_is_associative(self, first: list[Fate], second: list[Fate]) -> None:
+        assert worst_of([worst_of(first), worst_of(second)]) == worst_of([*first, *second])
+
+    @settings(deadline=None)
+    @given(fates)
+    def test_merging_is_idempotent(self, parts: list[Fate]) -> None:
+        assert worst_of([*parts, *parts]) == worst_of(parts)
+
+    def test_precedence(self) -> None:
+        order = [
+            Outcome.CLEAN_ERROR,
+            Outcome.FOOLED,
+            Outcome.FAILED_MAJORITY,
+            Outcome.ABSTAINED,
+            Outcome.ROBUST,
+        ]
+        for place, worse in enumerate(order):
+            for better in order[place:]:
+                parts = [Fate(outcomes=(outcome,), survival=None) for outcome in (better, worse)]
+                assert worst_of(parts).outcomes == (worse,)
+
+    def test_only_robust_and_abstained_survive(self) -> None:
+        assert {Outcome.ROBUST, Outcome.ABSTAINED} == SURVIVED
+
+
+class TestWorst:
+    def test_worst_is_per_image_and_not_the_least_accuracy(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        cells = [
+            make_cell("frrr", attack="fgsm"),
+            make_cell("rfrr"),
+            make_cell("rrfr", threat_model="standalone", attack="fgsm"),
+            make_cell("rrrr", threat_model="standalone"),
+        ]
+        row = only_row(rank_runs([("a", make_run(cells))]))
+        standalone, joint = row.threat_models
+        assert (standalone.threat_model, standalone.worst) == ("standalone", interval(3, 4))
+        assert (joint.threat_model, joint.worst) == ("joint", interval(2, 4))
+        assert row.worst == interval(1, 4)
+        assert [attack.robust for attack in joint.attacks] == [interval(3, 4)] * 2
+
+    def test_counts_are_of_the_merged_outcomes(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        cells = [make_cell("mmaar", attack="fgsm"), make_cell("fmamr")]
+        row = only_row(rank_runs([("a", make_run(cells))]))
+        assert (row.failed_majorities, row.abstained) == (2, 1)
+        assert row.worst == interval(2, 5)
+        assert row.abstains
+
+    def test_randomised_defence_takes_the_least_share_per_image(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        cells = [
+            make_cell("rrrr", attack="fgsm", survival=(1.0, 0.5, 0.8, 1.0)),
+            make_cell("rrrr", survival=(0.2, 1.0, 0.8, 1.0)),
+        ]
+        row = only_row(rank_runs([("a", make_run(cells))]))
+        assert row.randomized
+        assert row.worst is not None
+        assert row.worst.value == pytest.approx((0.2 + 0.5 + 0.8 + 1.0) / 4)
+        assert row.worst.ci95 == (wilson_interval(2, 4)[0], wilson_interval(3, 4)[1])
+
+    def test_numbers_come_from_the_outcomes(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        edited = make_cell("ffff", robust_accuracy=1.0)
+        assert only_row(rank_runs([("a", make_run([edited]))])).worst == interval(0, 4)
+
+
+class TestHoles:
+    @pytest.mark.parametrize("status", ["error", "not_run"])
+    def test_an_attack_that_failed_is_not_survival(self, make_cell: MakeCell, make_run: MakeRun, status: str) -> None:
+        cells = [
+            make_cell("rrrr", threat_model="standalone"),
+            make_cell("rrrr", attack="fgsm"),
+            make_cell("rrrr", status=status, reason="out of memory"),
+            make_cell("rfff", defense="kd"),
+            make_cell("rfff", defense="kd", attack="fgsm"),
+            make_cell("rfff", defense="kd", threat_model="standalone"),
+        ]
+        board = rank_runs([("a", make_run(cells))])
+        assert ranks(board) == [(1, "kd"), (None, "dkd")]
+        row = board.groups[0].rows[1]
+        standalone, joint = row.threat_models
+        assert standalone.worst == interval(4, 4)
+        assert joint.worst is None
+        assert (row.worst, row.failed_majorities, row.abstained) == (None, None, None)
+        assert (row.status, row.missing) == (status, "joint (pgd): out of memory")
+
+    def test_lacking_a_threat_model_is_unranked(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        cells = [
+            make_cell("rrrr", defense="flattered", threat_model="standalone"),
+            make_cell("rrrr", threat_model="standalone"),
+            make_cell("rfff"),
+        ]
+        board = rank_runs([("a", make_run(cells))])
+        assert ranks(board) == [(1, "dkd"), (None, "flattered")]
+        assert board.groups[0].rows[1].missing == "joint (pgd): not part of the run"
+
+    def test_lacking_an_attack_is_unranked(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        cells = [make_cell("rfff"), make_cell(attack="fgsm"), make_cell(attack="fgsm", defense="flattered")]
+        board = rank_runs([("a", make_run(cells))])
+        assert ranks(board) == [(1, "dkd"), (None, "flattered")]
+
+    def test_attacks_for_randomised_defences_are_not_missed_in_others(
+        self, make_cell: MakeCell, make_run: MakeRun
+    ) -> None:
+        cells = [
+            make_cell("rrff", attack="autoattack"),
+            make_cell("rrrr", attack="autoattack-rand", defense="noise", survival=(1.0, 1.0, 1.0, 0.0)),
+        ]
+        assert ranks(rank_runs([("a", make_run(cells))])) == [(1, "noise"), (2, "dkd")]
+
+    def test_a_defence_that_was_never_trained_asks_nothing_of_others(
+        self, make_cell: MakeCell, make_run: MakeRun
+    ) -> None:
+        failed = make_cell(defense="noise", attack="autoattack-rand", status="error", reason="no data")
+        run = make_run([make_cell("rrff", attack="autoattack"), failed])
+        trained = {"dkd": run.manifest.defenses["dkd"]}
+        board = rank_runs([("a", make_run(run.cells, defenses=trained))])
+        assert ranks(board) == [(1, "dkd"), (None, "noise")]
+
+    def test_one_reason_is_told_once(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        broken: dict[str, Any] = {"status": "error", "reason": "training failed"}
+        cells = [
+            make_cell(**broken),
+            make_cell(**broken, attack="fgsm"),
+            make_cell(**broken, threat_model="standalone"),
+            make_cell(status="not_run", threat_model="black-box"),
+        ]
+        row = only_row(rank_runs([("a", make_run(cells))]))
+        assert row.status == "error"
+        assert row.missing == "black-box (pgd): not run. standalone (pgd); joint (fgsm, pgd): training failed"
+
+    def test_a_defence_that_was_never_trained_has_a_row(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        run = make_run([make_cell(status="error", reason="training failed")], defenses={})
+        row = only_row(rank_runs([("a", run)]))
+        assert (row.title, row.clean, row.worst) == ("dkd", None, None)
+
+
+class TestOrder:
+    def test_ties_share_a_rank_and_stand_by_name(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        worst = {"none": "ffff", "ri": "rrff", "dkd": "rrrf", "kd": "ffrr"}
+        board = rank_runs([("a", make_run([make_cell(told, defense=name) for name, told in worst.items()]))])
+        assert ranks(board) == [(1, "dkd"), (2, "kd"), (2, "ri"), (4, "none")]
+
+    def test_groups_go_by_norm_and_eps_then_no_budget(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        budgets = [("l2", None), ("l2", 1.0), ("linf", 0.3), ("linf", None), ("l2", 0.5), ("linf", 0.04)]
+        board = rank_runs([("a", make_run([make_cell(norm=norm, eps=eps) for norm, eps in budgets]))])
+        assert [(group.norm, group.eps) for group in board.groups] == [
+            ("linf", 0.04),
+            ("linf", 0.3),
+            ("l2", 0.5),
+            ("l2", 1.0),
+            ("linf", None),
+            ("l2", None),
+        ]
+
+    def test_no_budget_no_rank(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        row = only_row(rank_runs([("a", make_run([make_cell("rrrf", norm="l2", eps=None)]))]))
+        assert (row.rank, row.worst, row.missing) == (None, None, None)
+        (score,) = row.threat_models
+        assert score.worst is None
+        assert score.attacks[0].robust == interval(3, 4)
+
+    def test_threat_models_are_read_from_least_sight_to_most(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        names = ["joint", "zeal", "black-box", "aggregated", "my-own", "standalone"]
+        board = rank_runs([("a", make_run([make_cell(threat_model=name) for name in names]))])
+        expected = ("black-box", "standalone", "aggregated", "joint", "my-own", "zeal")
+        assert board.groups[0].threat_models == expected
+        assert tuple(score.threat_model for score in only_row(board).threat_models) == expected
+
+    @settings(deadline=None, max_examples=20)
+    @given(data=st.data())
+    def test_the_order_of_cells_and_runs_makes_no_difference(
+        self, data: st.DataObject, make_run: MakeRun, small_run: RunRecord
+    ) -> None:
+        second = make_run(small_run.cells[:8], seed=1)
+        shuffled = small_run.model_copy(update={"cells": tuple(data.draw(st.permutations(small_run.cells)))})
+        runs = data.draw(st.permutations([("a", shuffled), ("b", second)]))
+        assert rank_runs(runs) == rank_runs([("a", small_run), ("b", second)])
+
+
+class TestRuns:
+    def test_one_defence_in_two_runs_is_two_rows(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        first, second = make_run([make_cell("rfff")]), make_run([make_cell("rrff")], seed=1)
+        board = rank_runs([("seed-0", first), ("seed-1", second)])
+        assert [(row.rank, row.run) for row in board.groups[0].rows] == [(1, "seed-1"), (2, "seed-0")]
+        assert [(run.label, run.seed) for run in board.runs] == [("seed-0", 0), ("seed-1", 1)]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"suite_fingerprint": "e4" * 32},
+            {"dataset": DatasetRecord(name="mnist", digest="d1" * 32, n=4, indices=(0, 1, 2, 3))},
+            {"dataset": DatasetRecord(name="digits", digest="d2" * 32, n=4, indices=(0, 1, 2, 3))},
+            {"dataset": DatasetRecord(name="digits", digest="d1" * 32, n=4, indices=(0, 1, 2, 4))},
+        ],
+        ids=["suite", "dataset", "digest", "indices"],
+    )
+    def test_unlike_runs_are_not_ranked_together(
+        self, make_cell: MakeCell, make_run: MakeRun, change: dict[str, Any]
+    ) -> None:
+        cells = [make_cell()]
+        board = rank_runs([("a", make_run(cells)), ("b", make_run(cells, **change))])
+        assert [[row.rank for row in group.rows] for group in board.groups] == [[1], [1]]
+
+    def test_flags_are_gathered(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        cells = [make_cell(flags=("b", "a")), make_cell(attack="fgsm", flags=("b", "c"))]
+        assert only_row(rank_runs([("x", make_run(cells))])).flags == ("a", "b", "c")
+
+    def test_mean_needs_several_candidates(self, small_run: RunRecord) -> None:
+        row = rank_runs([("a", small_run)]).groups[0].rows[0]
+        means = {score.threat_model: score.attacks[0].mean_over_candidates for score in row.threat_models}
+        assert means == {"black-box": None, "standalone": 0.8, "aggregated": None, "joint": None}
+
+    def test_no_runs(self) -> None:
+        with pytest.raises(ConfigError, match="expected at least one run to rank, got none"):
+            rank_runs([])
+
+    def test_one_label_twice(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        run = make_run([make_cell()])
+        with pytest.raises(ConfigError, match="each run needs its own label, got 'b' twice"):
+            rank_runs([("a", run), ("b", run), ("b", run)])
+
+    def test_a_cell_must_tell_of_every_image(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        run = make_run([make_cell("rrr", n=4)])
+        with pytest.raises(EvidenceError, match="'a': dkd/majority/joint/pgd should tell of 4 images, got 3 outcomes"):
+            rank_runs([("a", run)])
+
+    def test_survival_must_tell_of_every_image(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        run = make_run([make_cell("rrrr", survival=(1.0, 1.0))])
+        with pytest.raises(EvidenceError, match="should tell of 4 images, got 4 outcomes and 2 shares"):
+            rank_runs([("a", run)])
+
+    def test_a_cell_told_twice(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        run = make_run([make_cell("rrrr"), make_cell("ffff")])
+        with pytest.raises(EvidenceError, match="run 'a' has two cells for dkd/majority/joint/pgd"):
+            rank_runs([("a", run)])

@@ -1,0 +1,46 @@
+"""The suite that ``--attack all`` stands for, and the fingerprint of what ran."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, PGDConfig
+from dkd_bench.errors import ConfigError
+from dkd_bench.suites import STANDARD, resolve_attacks, suite_fingerprint
+
+
+def test_all_is_the_standard_suite():
+    assert resolve_attacks(["all"]) == STANDARD.attacks
+    assert STANDARD.attacks == ("fgsm", "pgd", "deepfool", "cw", "autoattack", "autoattack-rand")
+
+
+def test_order_is_kept_and_repetitions_are_dropped():
+    assert resolve_attacks(["pgd", "mine.py:Mine", "pgd"]) == ("pgd", "mine.py:Mine")
+    assert resolve_attacks(["cw", "all"]) == (
+        "cw",
+        "fgsm",
+        "pgd",
+        "deepfool",
+        "autoattack",
+        "autoattack-rand",
+    )
+
+
+def test_no_attack_at_all_is_refused():
+    with pytest.raises(ConfigError, match="no attack is named; expected one of fgsm, pgd"):
+        resolve_attacks([])
+
+
+def test_fingerprint_knows_parameters_and_not_order():
+    assert suite_fingerprint([FGSM(), PGD()]) == suite_fingerprint([PGD(), FGSM()])
+    assert suite_fingerprint([PGD()]) != suite_fingerprint([PGD(PGDConfig(steps=41))])
+    assert suite_fingerprint([PGD()]) != suite_fingerprint([FGSM(), PGD()])
+
+
+def test_names_are_resolved_without_torch():
+    subprocess.run(
+        [sys.executable, "-c", "import sys, dkd_bench.suites; assert 'torch' not in sys.modules"], check=True
+    )
