@@ -22,7 +22,7 @@ from dkd_bench.errors import AttackError, EvidenceError, StoreError
 from dkd_bench.plan import Craft, Trial
 from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import Progress
-from dkd_bench.records import CellRecord, Outcome, RunRecord
+from dkd_bench.records import SURVIVED, CellRecord, Outcome, RunRecord
 from dkd_bench.request import DeviceName, RunRequest
 from dkd_bench.rundir import evidence_store, load_run
 from dkd_bench.score import SCORING_DRAWS
@@ -235,7 +235,7 @@ class _Count:
         for row, (outcome, now, seen) in enumerate(zip(recorded, survived.tolist(), covered.tolist(), strict=False)):
             if seen:
                 self.compared += 1
-                if (outcome in (Outcome.ROBUST, Outcome.ABSTAINED)) != now:
+                if (outcome in SURVIVED) != now:
                     self._differing.append(self._seen + row)
 
     def problems(self) -> list[str]:
@@ -251,7 +251,7 @@ class _Count:
             )
         assert cell.robust_accuracy is not None, "only cells with a number are audited"
         if cell.survival is None:
-            counted = sum(outcome in (Outcome.ROBUST, Outcome.ABSTAINED) for outcome in cell.outcomes) / max(1, cell.n)
+            counted = sum(outcome in SURVIVED for outcome in cell.outcomes) / max(1, cell.n)
             if abs(counted - cell.robust_accuracy) > 1e-9:
                 problems.append(
                     f"robust accuracy is recorded as {cell.robust_accuracy:.6g}, its outcomes count {counted:.6g}"

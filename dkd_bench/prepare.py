@@ -95,8 +95,8 @@ class Workbench:
         )
 
 
-def train(request: TrainRequest, progress: Progress) -> Trained:
-    """Return the defences of ``request``, trained or loaded.
+def train(request: TrainRequest, progress: Progress, *, dataset: Dataset | None = None) -> Trained:
+    """Return the defences of ``request``, trained or loaded; ``dataset`` if it is loaded already.
 
     Raises:
         UnknownNameError: if a name is unknown.
@@ -106,7 +106,7 @@ def train(request: TrainRequest, progress: Progress) -> Trained:
     device = _device(request.device)
     classes, failures = _defense_classes(request)
     factories = _factories(classes, request)
-    dataset = load_dataset(request.dataset, root=request.data_root)
+    dataset = dataset or load_dataset(request.dataset, root=request.data_root)
     trainer = Trainer(
         dataset=dataset,
         dataset_digest=dataset.digest(),
@@ -142,13 +142,10 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
     threat_models = _threat_models(request)
     explicit = tuple(Budget(norm=request.norm, eps=eps) for eps in dict.fromkeys(request.eps))
     _check_settings(request, attacks)
-    trained = train(request, progress)
-    dataset = trained.dataset
-    indices = select_balanced(
-        dataset.test.labels,
-        n_examples=request.n_examples or min(dataset.default_n_examples, len(dataset.test)),
-        seed=request.seed,
-    )
+    dataset = load_dataset(request.dataset, root=request.data_root)
+    n_examples = dataset.default_n_examples if request.n_examples is None else request.n_examples
+    indices = select_balanced(dataset.test.labels, n_examples=n_examples, seed=request.seed)
+    trained = train(request, progress, dataset=dataset)
     budgets = explicit or (Budget(norm=request.norm, eps=dataset.default_eps[request.norm]),)
     networks: dict[str, tuple[str, nn.Module]] = {}
     planned = _planned_defenses(trained, threat_models, networks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Literal
 
@@ -32,6 +33,27 @@ class Outcome(str, Enum):
     """Right when clean, rejected under attack: not fooled, and counted apart."""
     CLEAN_ERROR = "clean_error"
     """Wrong, rejected or without majority when clean: lost before any attack."""
+
+
+WORST_FIRST = (
+    Outcome.CLEAN_ERROR,
+    Outcome.FOOLED,
+    Outcome.FAILED_MAJORITY,
+    Outcome.ABSTAINED,
+    Outcome.ROBUST,
+)
+"""The order in which several outcomes of one image become one: an adversary picks the worst."""
+
+SURVIVED = frozenset({Outcome.ABSTAINED, Outcome.ROBUST})
+"""Not fooled; scoring says ``abstained`` only of defences that declare abstention."""
+
+BROKEN = frozenset({Outcome.FOOLED, Outcome.FAILED_MAJORITY})
+"""Right when clean, and lost to the attack."""
+
+
+def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return what an image's outcomes amount to for an adversary who picks the best of several examples."""
+    return min(outcomes, key=WORST_FIRST.index)
 
 
 class Interval(_Record):

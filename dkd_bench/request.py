@@ -59,6 +59,8 @@ class RunRequest(TrainRequest):
         TrainRequest.__post_init__(self)
         if self.evidence not in get_args(KeepEvidence):
             raise ConfigError(f"--evidence must be {', '.join(get_args(KeepEvidence))}, got {self.evidence!r}")
+        if self.n_examples is not None and self.n_examples < 1:
+            raise ConfigError(f"--n-examples must be at least 1, got {self.n_examples}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"--batch-size must be auto or at least 1, got {self.batch_size}")
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 
 from dkd_bench.digests import digest_tensors
-from dkd_bench.records import Outcome, RunRecord
+from dkd_bench.records import BROKEN, RunRecord
 from dkd_bench.request import KeepEvidence
 from dkd_bench.store import TensorStore, link_file
-
-BROKEN = (Outcome.FOOLED, Outcome.FAILED_MAJORITY)
 
 
 def keep_evidence(record: RunRecord, crafts: TensorStore, kept: TensorStore, *, keep: KeepEvidence) -> None:

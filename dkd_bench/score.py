@@ -12,24 +12,13 @@ from torch import Tensor
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.craft import Chunk
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense
-from dkd_bench.records import CandidateRecord, NormQuantiles, Outcome
+from dkd_bench.records import BROKEN, SURVIVED, WORST_FIRST, CandidateRecord, NormQuantiles, Outcome, worst_outcome
 from dkd_bench.statistics import mean_interval
 from dkd_bench.threats import ThreatModel
 from dkd_bench.verify import check_images
 
 SCORING_DRAWS = 10
 """Fresh draws over which a randomised defence is scored."""
-
-WORST_FIRST = (
-    Outcome.CLEAN_ERROR,
-    Outcome.FOOLED,
-    Outcome.FAILED_MAJORITY,
-    Outcome.ABSTAINED,
-    Outcome.ROBUST,
-)
-"""The order in which outcomes of several candidates become one."""
-
-NOT_FOOLED = (Outcome.ROBUST, Outcome.ABSTAINED)
 
 
 @torch.no_grad()
@@ -75,11 +64,6 @@ def _outcome(answer: int, clean_answer: int, label: int, *, abstains: bool) -> O
     if answer == ABSTAIN and abstains:
         return Outcome.ABSTAINED
     return Outcome.FOOLED
-
-
-def worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return what an image's outcomes amount to for an adversary who picks the best candidate."""
-    return min(outcomes, key=WORST_FIRST.index)
 
 
 @dataclass(slots=True)
@@ -141,7 +125,7 @@ class TrialScorer:
                 tally = self._tallies.setdefault(rule, {}).setdefault(name, _Tally())
                 for draws in zip(*outcomes, strict=True):
                     tally.outcomes.append(Counter(sorted(draws, key=WORST_FIRST.index)).most_common(1)[0][0])
-                    tally.survival.append(sum(outcome in NOT_FOOLED for outcome in draws) / len(draws))
+                    tally.survival.append(sum(outcome in SURVIVED for outcome in draws) / len(draws))
                 tally.failed.extend((labels == NO_MAJORITY).any(dim=0).tolist())
                 tally.abstained.extend((labels == ABSTAIN).any(dim=0).tolist())
                 tally.norms.extend(norms)
@@ -162,7 +146,7 @@ class TrialScorer:
             abstained=_count_any(tally.abstained for tally in tallies.values()),
             fooling_norms=_fooling_norms(list(tallies.values())),
             outcomes=tuple(
-                worst(column) for column in zip(*(tally.outcomes for tally in tallies.values()), strict=True)
+                worst_outcome(column) for column in zip(*(tally.outcomes for tally in tallies.values()), strict=True)
             ),
             survival=tuple(survival) if self._defense.meta.randomized else None,
             candidates=candidates,
@@ -193,11 +177,7 @@ def _fooling_norms(tallies: Sequence[_Tally]) -> NormQuantiles | None:
     """Return quantiles of the smallest norm at which each image, right when clean, was got wrong."""
     smallest: list[float] = []
     for image in range(len(tallies[0].outcomes)):
-        norms = [
-            tally.norms[image]
-            for tally in tallies
-            if tally.outcomes[image] in (Outcome.FOOLED, Outcome.FAILED_MAJORITY)
-        ]
+        norms = [tally.norms[image] for tally in tallies if tally.outcomes[image] in BROKEN]
         if norms:
             smallest.append(min(norms))
     if not smallest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from dkd_bench.errors import ConfigError, UnknownNameError
@@ -44,14 +45,18 @@ def settings_as_json(settings: Any) -> dict[str, Any]:
 
 def _parse(word: str, declared: Any, *, name: str, owner: str) -> Any:
     choices: dict[str, bool] = {"true": True, "false": False, "yes": True, "no": False}
-    optional = [part for part in get_args(declared) if part is not type(None)]
-    if len(optional) == 1:
-        declared = optional[0]
+    parts = get_args(declared)
+    if len(parts) == 2 and type(None) in parts:
+        declared = parts[0] if parts[1] is type(None) else parts[1]
     try:
         if declared is bool:
             return choices[word.lower()]
         if declared in (int, float, str):
-            return declared(word)
+            value = declared(word)
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError
+            return value
     except (KeyError, ValueError):
-        raise ConfigError(f"setting {name!r} of {owner} must be {declared.__name__}, got {word!r}") from None
+        expected = "a finite float" if declared is float else declared.__name__
+        raise ConfigError(f"setting {name!r} of {owner} must be {expected}, got {word!r}") from None
     raise ConfigError(f"setting {name!r} of {owner} cannot be given as a word; set it in Python")

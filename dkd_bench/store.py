@@ -47,16 +47,19 @@ def link_file(source: Path, destination: Path) -> None:
     """Make ``destination`` the same file as ``source``: a hard link, or a copy where links cannot reach.
 
     Raises:
-        StoreError: if it cannot be written.
+        StoreError: if ``source`` cannot be read or ``destination`` written; what was there before is still there.
     """
-    if destination.exists() and destination.samefile(source):
-        return
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     try:
+        if destination.exists() and destination.samefile(source):
+            return
         destination.parent.mkdir(parents=True, exist_ok=True)
-        destination.unlink(missing_ok=True)
-        os.link(source, destination)
+        os.link(source, temporary)
+        temporary.replace(destination)
     except OSError:
         write_file(destination, read_file(source))
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_file(path: Path) -> bytes:

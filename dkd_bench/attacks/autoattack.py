@@ -72,7 +72,7 @@ class AutoAttackStandard(Attack):
     An image that the target never gets wrong comes back as APGD-CE's point of highest loss, not as it was:
     a judge other than the target (a vote, another network) would else see a clean image and call it survival.
     For the same reason an image that the target gets wrong when clean, which the library never touches, comes
-    back as that point too. Forward passes for an image that is never misclassified: 7852 with ten classes.
+    back as that point too. Forward passes for an image that is never misclassified: 7858 with ten classes.
     """
 
     meta = AttackMeta(
@@ -184,7 +184,7 @@ class AutoAttackRand(Attack):
 
     The library decides by one draw which images are attacked at all and which points count as found. Here all
     images are attacked, and the clean image, both losses' highest points and their last misclassified points
-    compete over fresh draws: what is misclassified most often comes back. Forward passes for each image: 4141
+    compete over fresh draws: what is misclassified most often comes back. Forward passes for each image: 4140
     with the default parameters, times the target's own draws.
     """
 

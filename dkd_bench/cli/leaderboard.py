@@ -20,4 +20,4 @@ def leaderboard(
     from dkd_bench.rundir import load_run
 
     board = rank_runs([(str(path), load_run(path)) for path in runs])
-    show(render(board, output_format))  # type: ignore[arg-type]
+    show(render(board, output_format))

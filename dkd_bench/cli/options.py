@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dkd_bench.errors import ConfigError
+from dkd_bench.request import DeviceName
 
 Defenses = Annotated[
     list[str],
     typer.Option("--defense", metavar="NAME", help="A defence, or path/to/file.py:Class. Repeats."),
+]
+Attacks = Annotated[
+    list[str],
+    typer.Option(
+        "--attack",
+        metavar="NAME|all",
+        default_factory=lambda: ["all"],
+        show_default="all",
+        help="An attack, path/to/file.py:Class, or the standard suite. Repeats.",
+    ),
+]
+ThreatModels = Annotated[
+    list[str],
+    typer.Option(
+        "--threat-model",
+        metavar="NAME|all",
+        default_factory=lambda: ["all"],
+        show_default="all",
+        help="black-box, standalone, aggregated or joint. Repeats.",
+    ),
+]
+Epsilons = Annotated[
+    list[float],
+    typer.Option(
+        "--eps",
+        metavar="E",
+        default_factory=list,
+        show_default="the dataset's own",
+        help="A budget in [0, 1] pixel units. Repeats.",
+    ),
 ]
 DatasetName = Annotated[
     str,
@@ -21,18 +52,21 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="DIR", help="Where the datasets are; else DKD_BENCH_DATA, else downloaded."),
 ]
-RecipeName = Annotated[str, typer.Option("--recipe", metavar="fast|paper", help="How networks are trained.")]
+RecipeName = Annotated[Literal["fast", "paper"], typer.Option("--recipe", help="How networks are trained.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Of training, images and attacks.")]
 Settings = Annotated[
     list[str],
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
+        default_factory=list,
+        show_default=False,
         help="A setting of the defences or attacks, such as zeta=0.7 or pgd.steps=100. Repeats.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
-OutputFormat = Annotated[str, typer.Option("--format", metavar="markdown|json", help="How the leaderboard is printed.")]
+Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.")]
+Format = Literal["markdown", "json"]
+OutputFormat = Annotated[Format, typer.Option("--format", help="How the leaderboard is printed.")]
 
 
 def batch_size(word: str) -> int | None:

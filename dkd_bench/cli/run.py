@@ -7,51 +7,46 @@ from typing import Annotated
 
 import typer
 
+from dkd_bench.budget import Norm
 from dkd_bench.cli.console import note, report_error, reported_progress, show
 from dkd_bench.cli.options import (
+    Attacks,
     DataRoot,
     DatasetName,
     Defenses,
     Device,
+    Epsilons,
     OutputFormat,
     RecipeName,
     Seed,
     Settings,
+    ThreatModels,
     batch_size,
 )
 from dkd_bench.errors import ExitCode
-from dkd_bench.request import RunRequest
+from dkd_bench.request import KeepEvidence, RunRequest
 
 
 def run(
     defense: Defenses,
-    attack: Annotated[list[str], typer.Option(metavar="NAME|all", help="An attack, or all. Repeats.")] = ["all"],
-    threat_model: Annotated[
-        list[str],
-        typer.Option(metavar="NAME|all", help="black-box, standalone, aggregated, joint, all. Repeats."),
-    ] = ["all"],  # noqa: B006
+    attack: Attacks,
+    threat_model: ThreatModels,
+    eps: Epsilons,
+    setting: Settings,
     dataset: DatasetName = "digits",
-    eps: Annotated[
-        list[float],
-        typer.Option(metavar="E", help="A budget in [0, 1] pixel units; else the dataset's own. Repeats."),
-    ] = [],  # noqa: B006
-    norm: Annotated[str, typer.Option(metavar="linf|l2", help="The norm of the budgets.")] = "linf",
+    norm: Annotated[Norm, typer.Option(help="The norm of the budgets.")] = "linf",
     n_examples: Annotated[
         int | None, typer.Option(metavar="N", help="Test images to attack; else the dataset's own number.")
     ] = None,
     seed: Seed = 0,
     recipe: RecipeName = "fast",
-    setting: Settings = [],  # noqa: B006
     batch_size_: Annotated[
-        str,
-        typer.Option("--batch-size", metavar="N|auto", help="Images in one model evaluation; changes no result."),
+        str, typer.Option("--batch-size", metavar="N|auto", help="Images in one model evaluation; changes no result.")
     ] = "auto",
     device: Device = "auto",
     data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; else runs/<name>.")] = None,
-    evidence: Annotated[
-        str, typer.Option(metavar="all|broken|none", help="Which adversarial images the run keeps.")
-    ] = "all",
+    evidence: Annotated[KeepEvidence, typer.Option(help="Which adversarial images the run keeps.")] = "all",
     output_format: OutputFormat = "markdown",
 ) -> int:
     """Train (or load) defences, attack them, and print the leaderboard.
@@ -64,23 +59,23 @@ def run(
         threat_models=tuple(threat_model),
         dataset=dataset,
         eps=tuple(eps),
-        norm=norm,  # type: ignore[arg-type]
+        norm=norm,
         n_examples=n_examples,
         seed=seed,
         recipe=recipe,
         settings=tuple(setting),
         batch_size=batch_size(batch_size_),
-        device=device,  # type: ignore[arg-type]
+        device=device,
         data_root=data_root,
         out=out,
-        evidence=evidence,  # type: ignore[arg-type]
+        evidence=evidence,
     )
     from dkd_bench.leaderboard import rank_runs, render
     from dkd_bench.pipeline import run as run_request
 
     with reported_progress() as progress:
         record, folder = run_request(request, progress=progress)
-    show(render(rank_runs([(folder.name, record)]), output_format))  # type: ignore[arg-type]
+    show(render(rank_runs([(folder.name, record)]), output_format))
     note(f"The run is in {folder}; 'dkd-bench verify {folder}' re-scores its evidence.")
     if not record.complete:
         report_error("the run is incomplete: the cells marked error have no number, and their rows do not rank")

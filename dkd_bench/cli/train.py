@@ -10,10 +10,10 @@ from dkd_bench.request import TrainRequest
 
 def train(
     defense: Defenses,
+    setting: Settings,
     dataset: DatasetName = "digits",
     recipe: RecipeName = "fast",
     seed: Seed = 0,
-    setting: Settings = [],  # noqa: B006
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> int:
@@ -24,7 +24,7 @@ def train(
         recipe=recipe,
         seed=seed,
         settings=tuple(setting),
-        device=device,  # type: ignore[arg-type]
+        device=device,
         data_root=data_root,
     )
     from dkd_bench.prepare import train as train_request

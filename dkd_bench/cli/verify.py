@@ -21,7 +21,7 @@ def verify(
     from dkd_bench.audit import audit
 
     with reported_progress() as progress:
-        report = audit(run, device=device, data_root=data_root, progress=progress)  # type: ignore[arg-type]
+        report = audit(run, device=device, data_root=data_root, progress=progress)
     for finding in report.findings:
         report_error(finding)
     show(report.summary)

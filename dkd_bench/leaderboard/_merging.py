@@ -6,20 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from dkd_bench.records import CellRecord, Fraction, Interval, Outcome
+from dkd_bench.records import SURVIVED, CellRecord, Fraction, Interval, Outcome, worst_outcome
 from dkd_bench.statistics import interval, mean_interval
-
-WORST_FIRST = (
-    Outcome.CLEAN_ERROR,
-    Outcome.FOOLED,
-    Outcome.FAILED_MAJORITY,
-    Outcome.ABSTAINED,
-    Outcome.ROBUST,
-)
-SURVIVED = frozenset({Outcome.ABSTAINED, Outcome.ROBUST})
-"""Not fooled; scoring says ``abstained`` only of defences that declare abstention."""
-
-_SEVERITY = {outcome: position for position, outcome in enumerate(WORST_FIRST)}
 
 
 @final
@@ -50,9 +38,7 @@ def fate_of(cell: CellRecord) -> Fate:
 
 def worst_of(fates: Sequence[Fate]) -> Fate:
     """Return the worst outcome, and the least share of draws survived, of each image over ``fates``."""
-    outcomes = tuple(
-        min(image, key=_SEVERITY.__getitem__) for image in zip(*(fate.outcomes for fate in fates), strict=True)
-    )
+    outcomes = tuple(worst_outcome(image) for image in zip(*(fate.outcomes for fate in fates), strict=True))
     if all(fate.survival is None for fate in fates):
         return Fate(outcomes=outcomes, survival=None)
     shares = zip(*(_shares(fate) for fate in fates), strict=True)

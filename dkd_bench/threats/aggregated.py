@@ -14,6 +14,9 @@ from dkd_bench.threats._base import Roles, ThreatModel, ThreatModelMeta
 MAGNITUDES = (0.25, 0.5, 0.75, 1.0)
 """Fractions of the summed perturbation that are tried; 1 is the sum itself."""
 
+ROUNDING = 1e-6
+"""Below this a pixel's sum is what float32 leaves of perturbations that cancel out: no direction to follow."""
+
 
 @final
 class Aggregated(ThreatModel):
@@ -37,6 +40,7 @@ class Aggregated(ThreatModel):
 def _stretched(total: Tensor, budget: Budget) -> Tensor:
     """Return the direction of ``total`` with the budget's whole length: ``eps * sign`` in Linf."""
     assert budget.eps is not None, "only a budget has an edge"
+    total = total.masked_fill(total.abs() < ROUNDING, 0)
     if budget.norm == "linf":
         return budget.eps * total.sign()
     length = total.flatten(1).square().sum(dim=1).sqrt().view(-1, 1, 1, 1)

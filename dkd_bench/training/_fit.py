@@ -100,6 +100,8 @@ def train_network(  # noqa: PLR0913
             "libraries": library_versions("torch"),
         }
     )
+    # Trained or loaded, the network is left in one memory format, or those trained against it would differ.
+    network.requires_grad_(True).to(memory_format=torch.channels_last)
     task = (progress or SilentProgress()).start(description, recipe.epochs)
     known = data.networks.get(key) if data.networks else None
     if known is not None:
@@ -121,7 +123,7 @@ def _optimise(
     task: Task,
 ) -> None:
     device = next(network.parameters()).device
-    network.train().requires_grad_(True).to(memory_format=torch.channels_last)
+    network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     steps_per_epoch = -(-len(split) // recipe.batch_size)
     schedule = (

@@ -15,7 +15,7 @@ from dkd_bench.attacks.autoattack import (
     AutoAttackRandConfig,
     AutoAttackStandard,
 )
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, DeepFool
+from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerConfig, DeepFool
 from dkd_bench.target import Target
 
 
@@ -31,7 +31,7 @@ class LinearProblem:
         n_pixels = side * side
         self.weight = 5 * torch.randn(n_classes, n_pixels, generator=generator, dtype=torch.float64)
         self.bias = -self.weight @ torch.full((n_pixels,), 0.5, dtype=torch.float64)
-        self._take(0.4 + 0.2 * torch.rand(4 * n_images, 1, side, side, generator=generator))
+        self._take(0.2 + 0.6 * torch.rand(4 * n_images, 1, side, side, generator=generator))
         far = self.distances("l2").argsort(descending=True)[:n_images].sort().values
         self._take(self.images[far])
 
@@ -80,7 +80,7 @@ def small_attacks() -> dict[str, Attack]:
         FGSM(),
         PGD(),
         DeepFool(),
-        CarliniWagner(),
+        CarliniWagner(CarliniWagnerConfig(binary_search_steps=3, steps=30)),
         AutoAttackStandard(AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)),
         AutoAttackRand(AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2)),
     ]

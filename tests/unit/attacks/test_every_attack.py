@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from dkd_bench.attacks.foolbox_attacks import CarliniWagner, DeepFool
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import AttackError
 from dkd_bench.target import Target
@@ -37,9 +38,9 @@ def test_meta_name_is_the_entry_point(small_attacks, name):
     assert small_attacks[name].meta.name == name
 
 
-@pytest.mark.parametrize("name", MINIMUM_NORM)
-def test_minimum_norm_attack_comes_within_a_quarter_of_the_nearest_boundary(small_attacks, linear, name):
-    adversarial = small_attacks[name].run(linear.target(), linear.images, linear.labels, budget_of(name), seed=0)
+@pytest.mark.parametrize("attack", [DeepFool(), CarliniWagner()], ids=MINIMUM_NORM)
+def test_minimum_norm_attack_comes_within_a_quarter_of_the_nearest_boundary(linear, attack):
+    adversarial = attack.run(linear.target(), linear.images, linear.labels, Budget(norm="l2"), seed=0)
 
     assert linear.fooled(adversarial).all()
     ratio = perturbation_norms(linear.images, adversarial, "l2") / linear.distances("l2")
@@ -49,7 +50,9 @@ def test_minimum_norm_attack_comes_within_a_quarter_of_the_nearest_boundary(smal
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", FIXED)
-def test_fixed_attack_breaks_what_is_nearer_than_eps_and_nothing_else(small_attacks, linear, name, norm):
+def test_fixed_attack_breaks_what_is_nearer_than_eps_and_nothing_else(small_attacks, problem, name, norm):
+    """With two classes every loss has the same gradient, so even one step is the best there is."""
+    linear = problem(n_classes=2)
     distances = linear.distances(norm)
     eps = float(distances.median())
 
@@ -58,7 +61,7 @@ def test_fixed_attack_breaks_what_is_nearer_than_eps_and_nothing_else(small_atta
     )
 
     broken = linear.fooled(adversarial)
-    assert broken[distances < eps / 1.05].double().mean() > 0.9
+    assert broken[distances < eps / 1.05].all()
     assert not broken[distances > eps / 0.9].any()
 
 
@@ -127,7 +130,7 @@ def test_no_warning_reaches_the_user(small_attacks, linear, name, recwarn, caplo
 
 @pytest.mark.parametrize("name", EVERY)
 def test_images_outside_the_box_are_refused(small_attacks, linear, name):
-    with pytest.raises(AttackError, match=r"must be given images in \[0, 1\], got values from 0\.1"):
+    with pytest.raises(AttackError, match=r"must be given images in \[0, 1\], got values from -0\."):
         small_attacks[name].run(linear.target(), 4 * linear.images - 1.5, linear.labels, budget_of(name), seed=0)
 
 

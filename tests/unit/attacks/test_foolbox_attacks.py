@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 import torch
@@ -55,21 +56,6 @@ def test_pgd_returns_the_best_iterate_where_foolbox_returns_the_last(width):
     adversarial = PGD(TWO_STEPS).run(target, GREY, ZEROS, Budget(norm="linf", eps=0.2), seed=0)
 
     assert torch.allclose(adversarial, GREY + 0.1)
-
-
-def test_pgd_prefers_a_misclassified_iterate_to_all_others():
-    class LastIsRight(nn.Module):
-        """Misclassifies by a hair below 0.55, and at 0.65 ties with the lower label winning."""
-
-        def forward(self, x):
-            mean = x.flatten(1).mean(dim=1)
-            return torch.stack([torch.zeros_like(mean), 10 * (mean - 0.55)], dim=1)
-
-    target = Target(LastIsRight(), name="ramp", n_classes=2)
-
-    adversarial = PGD(TWO_STEPS).run(target, GREY, ZEROS, Budget(norm="linf", eps=0.2), seed=0)
-
-    assert torch.allclose(adversarial, GREY + 0.2)
 
 
 def test_pgd_looks_at_the_last_point_too():
@@ -144,11 +130,11 @@ def test_cw_pays_for_every_step_it_announces(linear):
 
 def test_deepfool_returns_the_clean_image_where_it_finds_nothing():
     class Bent(nn.Module):
-        """Bends away from its linearisation, so that one step falls short."""
+        """Rises ever more slowly, so that one step of a linear model falls short."""
 
         def forward(self, x):
             mean = x.flatten(1).mean(dim=1)
-            return torch.stack([torch.zeros_like(mean), -((0.9 - mean) ** 3)], dim=1)
+            return torch.stack([torch.zeros_like(mean), mean.log() - math.log(0.7)], dim=1)
 
     target = Target(Bent(), name="bent", n_classes=2)
 

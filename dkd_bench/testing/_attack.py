@@ -1,0 +1,192 @@
+"""The contract of an attack."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dkd_bench.attacks import Attack, AttackMeta
+from dkd_bench.budget import NORMS, Budget, Norm, perturbation_norms
+from dkd_bench.digests import digest_json, digest_module
+from dkd_bench.networks import build_network
+from dkd_bench.randomness import isolated_randomness
+from dkd_bench.target import Target
+from dkd_bench.testing._common import (
+    QUICK_RECIPE,
+    expect,
+    expect_frozen_with_defaults,
+    expect_name_and_title,
+    expect_unknown_refused,
+    global_generators,
+    moved_generators,
+    quick_dataset,
+)
+from dkd_bench.testing._linear import LinearProblem, linear_problem
+from dkd_bench.training import TrainingSet, train_network
+from dkd_bench.verify import check_images
+
+_SEED = 7
+_REACH = 1.5
+"""A budget of so many times the distance to the nearest boundary must suffice a fixed attack."""
+_SLACK = 2.0
+"""A minimum-norm attack may need so many times the distance to the nearest boundary."""
+_SHARE = 0.5
+"""Of the images, an attack must succeed on at least so many."""
+_BUDGETS: dict[Norm, tuple[float, float]] = {"linf": (0.1, 0.5), "l2": (0.5, 3.0)}
+"""The digits' own budget, and one that presses against the box."""
+
+
+class AttackContract(ABC):
+    """What every attack must keep; derive a class named ``Test...`` and set ``attack``."""
+
+    attack: ClassVar[type[Attack]]
+    config: ClassVar[Any] = None
+    """Parameters to test with; the defaults of ``attack.Config`` if there are none. Cheap ones test as well."""
+
+    def test_meta_names_the_attack(self) -> None:
+        """Plan, command line and fingerprint read the meta."""
+        owner = self.attack.__name__
+        meta = getattr(self.attack, "meta", None)
+        if not isinstance(meta, AttackMeta):
+            raise AssertionError(f"{owner}.meta must be an AttackMeta, got {meta!r}; write meta = AttackMeta(name=...)")
+        expect_name_and_title(meta, owner=owner)
+        for field, value, known in (
+            ("kind", meta.kind, ("fixed", "minimum_norm")),
+            ("applies_to", meta.applies_to, ("any", "deterministic", "randomized")),
+        ):
+            expect(value in known, f"{owner}'s meta.{field} must be one of {', '.join(known)}, got {value!r}")
+        expect(
+            meta.norms and set(meta.norms) <= set(NORMS),
+            f"{owner}'s meta.norms must be some of {', '.join(NORMS)}, got {meta.norms!r}",
+        )
+        digest_json(self._built().identity())
+
+    def test_config_is_a_frozen_dataclass_with_defaults(self) -> None:
+        """Every parameter is part of the crafts' keys, and reached by ``--set``."""
+        expect_frozen_with_defaults(self.attack.Config, owner=f"{self.attack.__name__}.Config")
+
+    def test_unknown_parameters_are_refused(self) -> None:
+        """A misspelt ``--set`` must not run with the default."""
+        expect_unknown_refused(self.attack.Config, owner=f"{self.attack.__name__}.Config")
+
+    def test_budget_and_box_are_kept(self) -> None:
+        """``verify`` refuses what leaves the budget or [0, 1]; nothing is clipped for an attack."""
+        dataset = quick_dataset()
+        images, labels = dataset.test.batch(torch.arange(12))
+        for norm in self.attack.meta.norms:
+            for eps in _BUDGETS[norm] if self.attack.meta.kind == "fixed" else (None,):
+                budget = Budget(norm=norm, eps=eps)
+                adversarial = self._run(_network_target(), images, labels, budget)
+                check_images(images, adversarial, budget, source=f"{self.attack.__name__} at {budget}")
+
+    def test_same_seed_gives_the_same_images(self) -> None:
+        """A craft is found again by its key, so what the key names must be all that matters."""
+        for problem, budget in self._problems():
+            first = self._run(problem.target(), problem.images, problem.labels, budget)
+            with moved_generators():
+                second = self._run(problem.target(), problem.images, problem.labels, budget)
+            differing = int((first != second).flatten(1).any(dim=1).sum())
+            expect(
+                not differing,
+                f"{self.attack.__name__} at {budget} must give the same images when run again with the same seed, "
+                f"but {differing} of {len(first)} differ; draw from torch's global generator, which run() has seeded, "
+                "and keep nothing in self between runs",
+            )
+
+    def test_leaves_everything_else_alone(self) -> None:
+        """Other crafts share the images, the target and the process."""
+        for problem, budget in self._problems():
+            target = problem.target()
+            images, labels = problem.images.clone(), problem.labels.clone()
+            weights, generators = digest_module(target), global_generators()
+            self._run(target, images, labels, budget)
+            same = torch.equal(images, problem.images) and torch.equal(labels, problem.labels)
+            gradients = [name for name, parameter in target.named_parameters() if parameter.grad is not None]
+            thawed = [name for name, parameter in target.named_parameters() if parameter.requires_grad]
+            who = f"{self.attack.__name__} at {budget}"
+            expect(same, f"{who} must not change the clean images or labels; work on a copy")
+            expect(
+                global_generators() == generators,
+                f"{who} must leave the global random generators where they were; draw inside _perturb only",
+            )
+            expect(
+                digest_module(target) == weights,
+                f"{who} must not change the target's weights or structure; only call target(images)",
+            )
+            expect(
+                not gradients and not thawed,
+                f"{who} must leave the target's parameters frozen and without gradients, but "
+                f"{', '.join(gradients + thawed)} have changed; use torch.autograd.grad(loss, images)",
+            )
+            expect(
+                not any(module.training for module in target.module.modules()),
+                f"{who} must leave the target in evaluation mode; do not call train()",
+            )
+
+    def test_finds_the_boundary_of_a_linear_model(self) -> None:
+        """An attack that cannot break a linear model proves nothing by failing to break a defence."""
+        for problem, budget in self._problems():
+            adversarial = self._run(problem.target(), problem.images, problem.labels, budget)
+            success, aim = problem.fooled(adversarial), f"within {_REACH:g} times the distance to the boundary"
+            if budget.eps is None:
+                norms = perturbation_norms(problem.images, adversarial, budget.norm)
+                success = success & (norms <= _SLACK * problem.distances)
+                aim = f"at most {_SLACK:g} times as far away as the boundary"
+            share = float(success.double().mean())
+            expect(
+                share >= _SHARE,
+                f"{self.attack.__name__} in {budget.norm} must find misclassified images of a linear model {aim} "
+                f"for at least {_SHARE:.0%} of the images, found them for {share:.0%}; is the gradient's sign "
+                "right, is the step long enough, and is the point that fooled the target the one returned?",
+            )
+
+    def test_misclassified_images_come_back_whole(self) -> None:
+        """Images that the target gets wrong when clean are in every chunk."""
+        for problem, budget in self._problems():
+            wrong = torch.where(torch.arange(len(problem.labels)) % 2 == 0, problem.labels, (problem.labels + 1) % 4)
+            for labels, which in ((wrong, "every second image"), ((problem.labels + 1) % 4, "every image")):
+                adversarial = self._run(problem.target(), problem.images, labels, budget)
+                expect(
+                    torch.isfinite(adversarial).all(),
+                    f"{self.attack.__name__} at {budget} must return finite images where the target gets {which} wrong "
+                    "already; return such an image as it is, or the worst point found",
+                )
+
+    def test_takes_a_single_image(self) -> None:
+        """The last chunk of a run may hold one image."""
+        for problem, budget in self._problems():
+            adversarial = self._run(problem.target(), problem.images[:1], problem.labels[:1], budget)
+            expect(
+                torch.isfinite(adversarial).all(),
+                f"{self.attack.__name__} at {budget} must return a finite image when given one alone; "
+                "do not squeeze() the batch away",
+            )
+
+    def _built(self) -> Attack:
+        return self.attack(self.config)
+
+    def _run(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
+        return self._built().run(target, images, labels, budget, seed=_SEED)
+
+    def _problems(self) -> Iterator[tuple[LinearProblem, Budget]]:
+        """Yield a linear problem in each of the attack's norms, with the budget that suffices there."""
+        for norm in self.attack.meta.norms:
+            problem = linear_problem(norm)
+            fixed = self.attack.meta.kind == "fixed"
+            yield problem, Budget(norm=norm, eps=_REACH * float(problem.distances.max()) if fixed else None)
+
+
+@cache
+def _network_target() -> Target:
+    """Return a small network trained on the digits."""
+    dataset = quick_dataset()
+    with isolated_randomness(0):
+        network = build_network("auto", dataset.image_spec)
+        data = TrainingSet(split=dataset.train, digest=dataset.train.digest())
+        train_network(network, data, recipe=QUICK_RECIPE, generator=torch.Generator().manual_seed(0))
+    return Target(network, name="a small network", n_classes=dataset.n_classes)

@@ -1,0 +1,70 @@
+"""A classifier whose nearest boundaries are known in closed form."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from dkd_bench.budget import Norm
+from dkd_bench.target import Target
+
+_SIDE = 6
+_N_CLASSES = 4
+_SCALE = 5.0
+_CANDIDATES = 400
+
+
+@final
+class LinearProblem:
+    """A linear classifier, and images that are all about equally far from their nearest boundaries.
+
+    The boundary to class j is a hyperplane with normal ``w_y - w_j``, so an image is ``gap / dual norm of the
+    normal`` away from it. The images are far enough from black and white that the box is in nobody's way. It
+    computes in float64, where a matrix product does not depend on the batch that it is in.
+    """
+
+    def __init__(self, norm: Norm, *, n_images: int = 20) -> None:
+        """Take images at about the median distance in ``norm``."""
+        generator = torch.Generator().manual_seed(0)
+        n_pixels = _SIDE * _SIDE
+        self._weight = _SCALE * torch.randn(_N_CLASSES, n_pixels, generator=generator, dtype=torch.float64)
+        self._bias = -self._weight @ torch.full((n_pixels,), 0.5, dtype=torch.float64)
+        drawn = 0.2 + 0.6 * torch.rand(_CANDIDATES, 1, _SIDE, _SIDE, generator=generator)
+        by_distance = self._distances_of(drawn, norm).argsort()
+        start = (_CANDIDATES - n_images) // 2
+        self.images = drawn[by_distance[start : start + n_images]]
+        """float32, shape ``(N, 1, 6, 6)``."""
+        self.labels = self._logits(self.images).argmax(dim=1)
+        """What the classifier says of them."""
+        self.distances = self._distances_of(self.images, norm)
+        """To the nearest boundary, float64, shape ``(N,)``."""
+
+    def target(self) -> Target:
+        """Return the classifier as an attack sees it."""
+        linear = nn.Linear(self._weight.shape[1], _N_CLASSES).double()
+        linear.load_state_dict({"weight": self._weight, "bias": self._bias})
+        return Target(nn.Sequential(nn.Flatten(), linear), name="a linear model", n_classes=_N_CLASSES)
+
+    def fooled(self, images: Tensor) -> Tensor:
+        """Return which images the classifier gets wrong, bool, shape ``(N,)``."""
+        return self._logits(images).argmax(dim=1) != self.labels
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return images.double().flatten(1) @ self._weight.T + self._bias
+
+    def _distances_of(self, images: Tensor, norm: Norm) -> Tensor:
+        logits = self._logits(images)
+        labels = logits.argmax(dim=1)
+        gaps = logits.amax(dim=1, keepdim=True) - logits
+        normals = self._weight[labels].unsqueeze(1) - self._weight.unsqueeze(0)
+        dual = normals.abs().sum(dim=2) if norm == "linf" else normals.norm(dim=2)
+        return (gaps / dual).masked_fill(dual == 0, torch.inf).amin(dim=1)
+
+
+@cache
+def linear_problem(norm: Norm) -> LinearProblem:
+    """Return the linear problem for ``norm``; its tensors are shared, so nobody may change them."""
+    return LinearProblem(norm)

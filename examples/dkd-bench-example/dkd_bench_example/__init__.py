@@ -1,0 +1,1 @@
+"""A defence and an attack for dkd-bench, to copy from."""

@@ -1,0 +1,18 @@
+"""Both plugins keep the contract of dkd-bench."""
+
+from dkd_bench_example.bit_depth import BitDepth
+from dkd_bench_example.mi_fgsm import MomentumFGSM
+
+from dkd_bench.testing import AttackContract, DefenseContract
+
+
+class TestBitDepth(DefenseContract):
+    """The defence."""
+
+    defense = BitDepth
+
+
+class TestMomentumFGSM(AttackContract):
+    """The attack."""
+
+    attack = MomentumFGSM

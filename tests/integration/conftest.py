@@ -1,0 +1,65 @@
+"""A small real task, trained once for the whole session, and the plugins that break its rules."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from dkd_bench.pipeline import run
+from dkd_bench.records import RunRecord
+from dkd_bench.request import RunRequest
+
+
+@pytest.fixture(scope="session")
+def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 digits to train on and 60 to attack, as a file of one's own."""
+    digits = load_digits()
+    images = np.round(digits.images * 15).astype(np.uint8)
+    labels = digits.target.astype(np.int64)
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, x_train=images[:400], y_train=labels[:400], x_test=images[400:460], y_test=labels[400:460])
+    return path
+
+
+@pytest.fixture(scope="session")
+def warm_cache(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> Path:
+    """A cache in which ``none``, ``dkd`` and the reference are trained, and nothing is crafted."""
+    cache = tmp_path_factory.mktemp("warm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DKD_BENCH_CACHE", str(cache))
+        run(request(tiny_npz, cache / "run", defenses=("none", "dkd"), attacks=("fgsm",), n_examples=10))
+    shutil.rmtree(cache / "crafts")
+    shutil.rmtree(cache / "run")
+    return cache
+
+
+@pytest.fixture
+def cache(tmp_path: Path, warm_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the warm cache that a test may do with as it likes."""
+    copy = tmp_path / "cache"
+    shutil.copytree(warm_cache, copy)
+    monkeypatch.setenv("DKD_BENCH_CACHE", str(copy))
+    return copy
+
+
+def request(dataset: Path, out: Path, **words: object) -> RunRequest:
+    """A run on the tiny task; short names, CPU."""
+    defaults: dict[str, object] = {"defenses": ("dkd",), "attacks": ("fgsm", "deepfool"), "eps": (0.1,)}
+    return RunRequest(
+        dataset=f"npz:{dataset}", out=out, device="cpu", n_examples=words.pop("n_examples", 40), **(defaults | words)
+    )
+
+
+@pytest.fixture
+def bench(cache: Path, tiny_npz: Path, tmp_path: Path) -> Callable[..., RunRecord]:
+    """Run on the tiny task from a warm cache; returns the record."""
+
+    def carry_out(name: str = "run", **words: object) -> RunRecord:
+        return run(request(tiny_npz, tmp_path / name, **words))[0]
+
+    return carry_out
