@@ -56,7 +56,7 @@ def perturbation_norms(clean: Tensor, adversarial: Tensor, norm: Norm) -> Tensor
 
 
 def project(clean: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
-    """Return the images of the budget's ball and of the [0, 1] box that are nearest to ``adversarial``.
+    """Return ``adversarial`` pulled into the budget's ball around ``clean``, then into the [0, 1] box.
 
     Both shapes ``(N, C, H, W)``. In L2 the ball comes first, then the box, which never leaves the ball.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -36,14 +37,29 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def digest_module(module: nn.Module) -> str:
-    """Return a digest of what a network computes: its structure, its code and its weights."""
+    """Return a digest of what a network computes: structure, code, weights, buffers and plain attributes.
+
+    Plain attributes are numbers, words, tuples of them and dataclasses, on any part of the network; names that
+    begin with an underscore are left out, and so is what a module keeps in lists, dictionaries and closures.
+    """
     return digest_json(
         {
             "structure": repr(module),
             "code": sorted({code_digest(type(part)) for part in module.modules()}),
             "weights": digest_tensors(module.state_dict()),
+            "buffers": digest_tensors(dict(module.named_buffers())),
+            "attributes": {name: _plain_attributes(part) for name, part in module.named_modules()},
         }
     )
+
+
+def _plain_attributes(part: nn.Module) -> dict[str, str]:
+    plain = (bool, int, float, str, tuple, type(None))
+    return {
+        name: repr(value)
+        for name, value in sorted(vars(part).items())
+        if not name.startswith("_") and name != "training" and (isinstance(value, plain) or is_dataclass(value))
+    }
 
 
 def code_digest(cls: type) -> str:

@@ -58,7 +58,10 @@ def make_manifest(bench: Workbench, clean: Mapping[str, dict[str, Interval]]) ->
 def suite_record(bench: Workbench) -> dict[str, Any]:
     """Return the attacks of a run with all that determines them, and its threat models."""
     return {
-        "attacks": [attack.identity() for attack in bench.attacks.values()],
+        "attacks": [
+            {**attack.identity(), "variant": list(attack.variant(bench.trained.dataset.n_classes))}
+            for attack in bench.attacks.values()
+        ],
         "threat_models": list(bench.threat_models),
         "chunk_size": CHUNK_SIZE,
     }

@@ -117,7 +117,9 @@ class Runner:
         return RunRecord(
             complete=whole and all(cell.status != "error" for cell in cells),
             suite=suite_record(self.bench),
-            suite_fingerprint=suite_fingerprint(list(self.bench.attacks.values())),
+            suite_fingerprint=suite_fingerprint(
+                list(self.bench.attacks.values()), n_classes=self.bench.trained.dataset.n_classes
+            ),
             manifest=make_manifest(
                 self.bench,
                 {name: self._examined(name).clean_intervals for name in self.bench.trained.defenses},
@@ -194,10 +196,14 @@ class Runner:
                 network,
                 name=called,
                 n_classes=self.bench.trained.dataset.n_classes,
-                batch_size=self.bench.request.batch_size or AUTO_BATCH_SIZE,
+                batch_size=len(self.bench.indices) if craft.randomized else self._batch_size(),
                 draws=craft.draws,
             )
         return known
+
+    def _batch_size(self) -> int:
+        """Return the images in one evaluation; a randomised target takes any chunk whole, lest draws depend on it."""
+        return self.bench.request.batch_size or AUTO_BATCH_SIZE
 
     def _clean_answers(self, name: str) -> list[dict[str, Tensor]]:
         if name not in self._clean:

@@ -60,6 +60,8 @@ class Craft:
     budget: Budget
     draws: int
     """Evaluations averaged in each answer: over 1 for a randomised target (EOT)."""
+    randomized: bool
+    """Whether the target's answers differ between calls."""
     keys: tuple[str, ...]
 
 
@@ -95,6 +97,8 @@ class Ground:
     """Of images and labels, chunk by chunk."""
     seed: int
     eot_draws: int
+    harness: str
+    """Digest of the harness's code that every craft goes through."""
 
 
 def make_plan(
@@ -155,14 +159,16 @@ def budgets_of(
 ) -> list[tuple[Budget, tuple[Budget, ...]]]:
     """Return each budget that an attack crafts under, with the budgets of the cells that the craft serves.
 
-    A minimum-norm craft serves every budget of its norm, and the cell without budget.
+    A minimum-norm craft serves every budget of its norm, and the cell without budget. Its norm is the one of
+    the budgets if it knows it, else its first.
 
     Raises:
         ConfigError: if an attack within a budget does not know the norm asked for.
     """
     if kind == "minimum_norm":
-        unbudgeted = Budget(norm=norms[0])
-        return [(unbudgeted, (unbudgeted, *(budget for budget in budgets if budget.norm == norms[0])))]
+        norm = next((budget.norm for budget in budgets if budget.norm in norms), norms[0])
+        unbudgeted = Budget(norm=norm)
+        return [(unbudgeted, (unbudgeted, *(budget for budget in budgets if budget.norm == norm)))]
     for budget in budgets:
         if budget.norm not in norms:
             raise ConfigError(
@@ -184,8 +190,9 @@ def _craft(target: str, attack: PlannedAttack, budget: Budget, ground: Ground, *
                 "eps": budget.eps,
                 "images": chunk_digest,
                 "seed": ground.seed,
+                "harness": ground.harness,
             }
         )
         for chunk_digest in ground.chunk_digests
     )
-    return Craft(target=target, attack=attack.name, budget=budget, draws=draws, keys=keys)
+    return Craft(target=target, attack=attack.name, budget=budget, draws=draws, randomized=randomized, keys=keys)

@@ -16,7 +16,7 @@ from dkd_bench.budget import Budget
 from dkd_bench.craft import Chunk
 from dkd_bench.data import Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense
-from dkd_bench.digests import digest_json, digest_module, digest_tensors, package_digest
+from dkd_bench.digests import code_digest, digest_json, digest_module, digest_tensors, package_digest
 from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
 from dkd_bench.plan import CHUNK_SIZE, Ground, Plan, PlannedAttack, PlannedDefense, make_plan
 from dkd_bench.progress import Progress
@@ -24,6 +24,7 @@ from dkd_bench.reference import SEED_OFFSET, Reference
 from dkd_bench.request import THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
 from dkd_bench.settings import setting_names, settings_from_words
 from dkd_bench.suites import resolve_attacks
+from dkd_bench.target import Target
 from dkd_bench.threats import Roles, ThreatModel
 from dkd_bench.training import recipe_named
 from dkd_bench.weights import DefenseFactory, TrainedDefense, Trainer
@@ -161,6 +162,7 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
                 chunk_digests=tuple(_chunk_digest(dataset, chunk) for chunk in indices.split(CHUNK_SIZE)),
                 seed=request.seed,
                 eot_draws=EOT_DRAWS,
+                harness=code_digest(Target),
             ),
         )
     )
@@ -262,6 +264,9 @@ def _planned_defenses(
     for name, each in trained.defenses.items():
         members = {f"member-{number}": member for number, member in enumerate(each.defense.members, start=1)}
         surrogates = dict(each.defense.surrogates())
+        taken = surrogates.keys() & {REFERENCE, *members}
+        if taken:
+            raise PluginError(f"a surrogate of defence {name!r} is called {min(taken)!r}, a target's name; rename it")
         digests = {}
         for target, module in (reference | members | surrogates).items():
             digests[target] = digest_module(module)

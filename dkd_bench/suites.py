@@ -47,8 +47,12 @@ def resolve_attacks(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def suite_fingerprint(attacks: Sequence[Attack]) -> str:
-    """Return a digest of what ``attacks`` do: names, parameters, libraries, code; in whatever order."""
+def suite_fingerprint(attacks: Sequence[Attack], *, n_classes: int) -> str:
+    """Return a digest of what ``attacks`` do against ``n_classes``: names, parameters, libraries, code.
+
+    Their order does not matter.
+    """
     from dkd_bench.digests import digest_json
 
-    return digest_json(sorted((attack.identity() for attack in attacks), key=lambda identity: identity["name"]))
+    identities = [{**attack.identity(), "variant": list(attack.variant(n_classes))} for attack in attacks]
+    return digest_json(sorted(identities, key=lambda identity: identity["name"]))

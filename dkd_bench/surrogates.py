@@ -52,20 +52,22 @@ class MeanLogit(EnsembleSurrogate):
 
 @final
 class SumOfMargins(EnsembleSurrogate):
-    """The sum of the members' margins, each cut off once its member is fooled with ``kappa`` to spare.
+    """The sum of the members' margins, none counting for more than ``kappa``: a vote that can be differentiated.
 
-    For class j and member m the margin is ``Z_mj - max_{i != j} Z_mi``. The lower cut at ``-kappa`` keeps a
-    member that is fooled already from drawing the whole gradient to itself.
+    For class j and member m the margin is ``Z_mj - max_{i != j} Z_mi``. The cut from above bounds each member's
+    vote, so that a very sure one cannot outweigh the others, and a member that is fooled with ``kappa`` to
+    spare is not pushed further towards its wrong class. A cut from below would leave sure members without any
+    gradient, since all rival classes would be cut.
     """
 
     kappa = 1.0
 
     def combine(self, logits: Tensor) -> Tensor:
-        """Return ``sum_m max(margin_mj, -kappa)``."""
+        """Return ``sum_m min(margin_mj, kappa)``."""
         top, second = logits.topk(2, dim=2).values.unbind(dim=2)
         is_top = nn.functional.one_hot(logits.argmax(dim=2), logits.shape[2]).bool()
         rival = torch.where(is_top, second.unsqueeze(2), top.unsqueeze(2))
-        return (logits - rival).clamp_min(-self.kappa).sum(dim=0)
+        return (logits - rival).clamp_max(self.kappa).sum(dim=0)
 
 
 def ensemble_surrogates(members: Sequence[nn.Module]) -> Mapping[str, nn.Module]:

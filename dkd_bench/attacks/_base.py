@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
@@ -54,6 +55,10 @@ class Attack(ABC):
             "libraries": library_versions("torch", *self.meta.libraries),
             "code": code_digest(type(self)),
         }
+
+    def variant(self, n_classes: int) -> Sequence[str]:
+        """Return what of the attack runs against ``n_classes``, where that depends on it; else nothing."""
+        return ()
 
     @final
     def run(self, target: Target, images: Tensor, labels: Tensor, budget: Budget, *, seed: int) -> Tensor:

@@ -8,6 +8,7 @@ debuggers), asks the clock for a seed and breaks below ten classes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -84,8 +85,7 @@ class AutoAttackStandard(Attack):
     )
     Config: ClassVar[type[Any]] = AutoAttackConfig
 
-    @staticmethod
-    def sub_attacks(n_classes: int) -> tuple[str, ...]:
+    def variant(self, n_classes: int) -> Sequence[str]:
         """Return what runs against a target with ``n_classes``, in order; APGD-T needs four of them."""
         if n_classes < _CLASSES_FOR_TARGETED_DLR:
             return ("apgd-ce", "fab-t", "square")
@@ -111,7 +111,7 @@ class AutoAttackStandard(Attack):
             if not right.all():
                 points = _search(apgd, images[~right], labels[~right], restarts=config.apgd_restarts)
                 adversarial[~right] = points.highest
-            for name in self.sub_attacks(target.n_classes)[1:]:
+            for name in self.variant(target.n_classes)[1:]:
                 standing = right & (target(adversarial).argmax(dim=1) == labels)
                 if not standing.any():
                     break
@@ -147,7 +147,7 @@ class AutoAttackStandard(Attack):
                 targeted=True,
                 **shared,
             )
-        assert name == "square", f"sub_attacks() names {name}, which nobody builds"
+        assert name == "square", f"variant() names {name}, which nobody builds"
         return SquareAttack(
             target,
             n_queries=config.square_queries,
@@ -194,11 +194,11 @@ class AutoAttackRand(Attack):
         kind="fixed",
         libraries=("pyautoattack",),
         applies_to="randomized",
+        averages_draws=True,
     )
     Config: ClassVar[type[Any]] = AutoAttackRandConfig
 
-    @staticmethod
-    def sub_attacks(n_classes: int) -> tuple[str, ...]:
+    def variant(self, n_classes: int) -> Sequence[str]:
         """Return what runs against a target with ``n_classes``, in order; two classes have no DLR loss."""
         return ("apgd-ce",) if n_classes < _CLASSES_FOR_DLR else ("apgd-ce", "apgd-dlr")
 
@@ -207,7 +207,7 @@ class AutoAttackRand(Attack):
         config: AutoAttackRandConfig = self.config
         with torch.no_grad():
             candidates = [images]
-            for name in self.sub_attacks(target.n_classes):
+            for name in self.variant(target.n_classes):
                 apgd = APGDAttack(
                     target,
                     n_iter=config.apgd_steps,

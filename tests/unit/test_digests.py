@@ -153,3 +153,20 @@ def test_library_versions() -> None:
     found = library_versions("torch", "dkd-bench")
     assert list(found) == ["dkd-bench", "torch"]
     assert torch.__version__.startswith(found["torch"])
+
+
+class Quantised(nn.Module):
+    def __init__(self, bits: int, offset: float) -> None:
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("offset", torch.tensor(offset), persistent=False)
+
+
+def test_plain_attributes_and_hidden_buffers_are_in_the_digest() -> None:
+    assert digest_module(Quantised(1, 0.0)) == digest_module(Quantised(1, 0.0))
+    assert digest_module(Quantised(1, 0.0)) != digest_module(Quantised(8, 0.0))
+    assert digest_module(Quantised(1, 0.0)) != digest_module(Quantised(1, 0.5))
+
+
+def test_training_mode_is_not_in_the_digest() -> None:
+    assert digest_module(Quantised(1, 0.0).train()) == digest_module(Quantised(1, 0.0).eval())

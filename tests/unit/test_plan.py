@@ -17,7 +17,7 @@ from dkd_bench.threats.black_box import BlackBox
 from dkd_bench.threats.joint import Joint
 from dkd_bench.threats.standalone import Standalone
 
-GROUND = Ground(chunk_digests=("chunk-a", "chunk-b"), seed=0, eot_draws=16)
+GROUND = Ground(chunk_digests=("chunk-a", "chunk-b"), seed=0, eot_draws=16, harness="code-a")
 LINF = Budget(norm="linf", eps=0.1)
 ALL_THREATS = (BlackBox(), Standalone(), Aggregated(), Joint())
 
@@ -194,6 +194,7 @@ def keys_of(found: Plan) -> tuple[str, ...]:
         pytest.param({"budgets": [Budget(norm="l2", eps=0.1)]}, id="norm"),
         pytest.param({"ground": replace(GROUND, chunk_digests=("chunk-c", "chunk-d"))}, id="images"),
         pytest.param({"ground": replace(GROUND, seed=1)}, id="seed"),
+        pytest.param({"ground": replace(GROUND, harness="code-b")}, id="code of the harness"),
         pytest.param({"defenses": [defense(randomized=True)]}, id="draws"),
     ],
 )

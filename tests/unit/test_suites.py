@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from dkd_bench.attacks.autoattack import AutoAttackStandard
 from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, PGDConfig
 from dkd_bench.errors import ConfigError
 from dkd_bench.suites import STANDARD, resolve_attacks, suite_fingerprint
@@ -35,9 +36,19 @@ def test_no_attack_at_all_is_refused():
 
 
 def test_fingerprint_knows_parameters_and_not_order():
-    assert suite_fingerprint([FGSM(), PGD()]) == suite_fingerprint([PGD(), FGSM()])
-    assert suite_fingerprint([PGD()]) != suite_fingerprint([PGD(PGDConfig(steps=41))])
-    assert suite_fingerprint([PGD()]) != suite_fingerprint([FGSM(), PGD()])
+    def fingerprint(*attacks, n_classes=10):
+        return suite_fingerprint(attacks, n_classes=n_classes)
+
+    assert fingerprint(FGSM(), PGD()) == fingerprint(PGD(), FGSM())
+    assert fingerprint(PGD()) != fingerprint(PGD(PGDConfig(steps=41)))
+    assert fingerprint(PGD()) != fingerprint(FGSM(), PGD())
+    assert fingerprint(PGD(), n_classes=3) == fingerprint(PGD(), n_classes=10)
+
+
+def test_fingerprint_knows_that_autoattack_is_another_suite_below_four_classes():
+    assert suite_fingerprint([AutoAttackStandard()], n_classes=3) != suite_fingerprint(
+        [AutoAttackStandard()], n_classes=10
+    )
 
 
 def test_names_are_resolved_without_torch():

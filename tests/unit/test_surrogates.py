@@ -79,7 +79,7 @@ def test_sum_of_margins_by_plain_loops() -> None:
         for image, row in enumerate(member.tolist()):
             for label, own in enumerate(row):
                 margin = own - max(other for place, other in enumerate(row) if place != label)
-                expected[image, label] += max(margin, -SumOfMargins.kappa)
+                expected[image, label] += min(margin, SumOfMargins.kappa)
     torch.testing.assert_close(surrogate(SumOfMargins).combine(logits), expected)
 
 
@@ -141,12 +141,7 @@ def dlr(logits: Tensor, label: int) -> Tensor:
     [
         LogMeanProbability,
         MeanLogit,
-        pytest.param(
-            SumOfMargins,
-            marks=pytest.mark.xfail(
-                strict=True, reason="all classes but the label are cut off at -kappa and the loss is flat"
-            ),
-        ),
+        SumOfMargins,
     ],
 )
 def test_losses_of_the_attacks_have_a_gradient_where_members_are_sure(cls: type[EnsembleSurrogate], loss: str) -> None:
@@ -159,17 +154,26 @@ def test_losses_of_the_attacks_have_a_gradient_where_members_are_sure(cls: type[
     assert gradient(value, logits).any()
 
 
-def test_a_member_fooled_with_kappa_to_spare_is_left_alone() -> None:
+def test_a_member_fooled_with_kappa_to_spare_is_not_pushed_further_to_its_wrong_class() -> None:
     kappa = SumOfMargins.kappa
     logits = torch.zeros(3, 1, 4)
     logits[0, 0, 0] = 5.0  # right by 5
     logits[1, 0, 1] = 0.5 * kappa  # fooled, but by less than kappa
     logits[2, 0, 1] = 1.5 * kappa  # fooled with kappa to spare
     logits.requires_grad_()
-    found = gradient(surrogate(SumOfMargins).combine(logits)[:, 0], logits)
-    assert found[0, 0, 0] == 1
-    assert found[1, 0, 0] == 1
+    found = gradient(surrogate(SumOfMargins).combine(logits)[:, 1], logits)
+    assert found[0, 0, 1] == 1
+    assert found[1, 0, 1] == 1
     assert not found[2, 0].any()
+
+
+def test_no_member_outvotes_the_others_by_being_sure() -> None:
+    logits = torch.zeros(3, 1, 4)
+    logits[0, 0, 0] = 100.0
+    logits[1:, 0, 1] = 2.0
+    combined = surrogate(SumOfMargins, 3).combine(logits)
+    assert combined[0, 0] == SumOfMargins.kappa - 2 - 2
+    assert combined[0, 1] == -100 + 2 * SumOfMargins.kappa
 
 
 def test_an_ensemble_has_three() -> None:

@@ -55,8 +55,8 @@ def wrong_rate(target, images, labels, *, draws=200):
     ],
 )
 def test_the_sub_attacks_depend_on_the_number_of_classes(n_classes, standard, rand):
-    assert AutoAttackStandard.sub_attacks(n_classes) == standard
-    assert AutoAttackRand.sub_attacks(n_classes) == rand
+    assert AutoAttackStandard().variant(n_classes) == standard
+    assert AutoAttackRand().variant(n_classes) == rand
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
