@@ -11,6 +11,7 @@ from dkd_bench.errors import AttackError, ConfigError, DatasetError, DkdBenchErr
 from dkd_bench.networks import build_network
 from dkd_bench.progress import Progress
 from dkd_bench.settings import NoSettings
+from dkd_bench.single import SingleNetwork
 from dkd_bench.surrogates import EnsembleSurrogate, ensemble_surrogates
 from dkd_bench.target import Target
 from dkd_bench.training import (
@@ -46,6 +47,7 @@ __all__ = [
     "PluginError",
     "Progress",
     "Recipe",
+    "SingleNetwork",
     "Split",
     "Target",
     "TrainingBatch",

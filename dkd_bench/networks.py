@@ -76,13 +76,13 @@ def table1_cifar10(images: ImageSpec) -> nn.Sequential:
 
 
 def small(images: ImageSpec) -> nn.Sequential:
-    """Return a small counterpart of Table 1's MNIST network for 8x8 images: 16-16, pool, 32-32, pool, 64, 64."""
+    """Return a small counterpart of Table 1's MNIST network for 8x8 images: 8-8, pool, 16-16, pool, 64, 64."""
     features = nn.Sequential(
-        *_convolution(images.channels, 16, padding=1),
-        *_convolution(16, 16, padding=1),
+        *_convolution(images.channels, 8, padding=1),
+        *_convolution(8, 8, padding=1),
         nn.MaxPool2d(2),
-        *_convolution(16, 32, padding=1),
-        *_convolution(32, 32, padding=1),
+        *_convolution(8, 16, padding=1),
+        *_convolution(16, 16, padding=1),
         nn.MaxPool2d(2),
     )
     return _dense_head(features, images, 64, 64)

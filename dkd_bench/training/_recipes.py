@@ -31,7 +31,7 @@ def _paper(dataset: Dataset) -> Recipe:
 def _fast(dataset: Dataset) -> Recipe:
     """One cycle over as many epochs as show about 240,000 images, but from 4 to 40 of them."""
     epochs = min(40, max(4, round(240_000 / len(dataset.train))))
-    batch_size = 64 if len(dataset.train) < 10_000 else 128
+    batch_size = 32 if len(dataset.train) < 10_000 else 128
     return Recipe(name="fast", epochs=epochs, batch_size=batch_size, learning_rate=2e-3, schedule="one-cycle")
 
 

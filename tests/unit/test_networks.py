@@ -76,11 +76,11 @@ def test_small() -> None:
     network = build_network("small", DIGITS)
     assert sides(network, DIGITS, SHRINKING) == [8, 8, 4, 4, 4, 2]
     assert parameters(network) == (
-        convolution(1, 16)
+        convolution(1, 8)
+        + convolution(8, 8)
+        + convolution(8, 16)
         + convolution(16, 16)
-        + convolution(16, 32)
-        + convolution(32, 32)
-        + dense(128, 64)
+        + dense(64, 64)
         + dense(64, 64)
         + dense(64, 10)
     )
