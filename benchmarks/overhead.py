@@ -21,7 +21,6 @@ from dkd_bench.pipeline import run
 from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import SilentProgress
 from dkd_bench.request import RunRequest
-from dkd_bench.target import Target
 
 
 def bare_attacks(bench: Workbench) -> float:
@@ -29,9 +28,7 @@ def bare_attacks(bench: Workbench) -> float:
     chunks = list(bench.chunks())
     start = perf_counter()
     for craft in bench.plan.crafts:
-        called, network = bench.networks[craft.target]
-        target = Target(network, name=called, n_classes=bench.trained.dataset.n_classes)
-        attack = bench.attacks[craft.attack]
+        target, attack = bench.target(craft), bench.attacks[craft.attack]
         for chunk, key in zip(chunks, craft.keys, strict=True):
             attack.run(target, chunk.images, chunk.labels, craft.budget, seed=int(key[:15], 16))
     return perf_counter() - start

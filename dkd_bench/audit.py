@@ -27,7 +27,6 @@ from dkd_bench.request import DeviceName, RunRequest
 from dkd_bench.rundir import evidence_store, load_run
 from dkd_bench.score import SCORING_DRAWS
 from dkd_bench.store import TensorStore
-from dkd_bench.target import Target
 from dkd_bench.verify import check_images
 
 CellKey = tuple[str, str, str, str, str, float | None]
@@ -186,9 +185,7 @@ class _Auditor:
         return _Kept(images=images, covered=covered)
 
     def _made_again(self, key: str, craft: Craft, chunk: Chunk) -> Tensor:
-        called, network = self._bench.networks[craft.target]
-        target = Target(network, name=called, n_classes=self._bench.trained.dataset.n_classes, draws=craft.draws)
-        attack = self._bench.attacks[craft.attack]
+        attack, target = self._bench.attacks[craft.attack], self._bench.target(craft)
         return attack.run(target, chunk.images, chunk.labels, craft.budget, seed=int(key[:15], 16)).cpu()
 
     def _expect(self, what: str, expected: object, found: object) -> None:

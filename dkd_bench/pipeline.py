@@ -24,7 +24,7 @@ from dkd_bench.score import TrialScorer, decided
 from dkd_bench.statistics import mean_interval
 from dkd_bench.store import TensorStore
 from dkd_bench.suites import suite_fingerprint
-from dkd_bench.target import AUTO_BATCH_SIZE, Target
+from dkd_bench.workers import crafted_ahead
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +94,14 @@ class Runner:
         self._failed: dict[tuple[str, ...], str] = {}
         self._tasks: dict[tuple[str, ...], Task] = {}
         self._clean: dict[str, list[dict[str, Tensor]]] = {}
-        self._targets: dict[tuple[str, int], Target] = {}
+        self._reported: set[str] = set()
 
     def run_trials(self) -> None:
         """Craft and score every trial of the plan; a failing attack leaves ``error`` in its cells and no more."""
+        for craft, number in crafted_ahead(self.bench, self.crafter):
+            made = self.crafter.find(craft.keys[number])
+            if made is not None:
+                self._report(craft, number, made)
         for position, trial in enumerate(self.bench.plan.trials):
             self._cells[position] = self._trial_cells(trial)
 
@@ -165,18 +169,14 @@ class Runner:
     def _chunk_evidence(self, craft: Craft, chunk: Chunk) -> Evidence:
         key = craft.keys[chunk.number]
         called = self.bench.networks[craft.target][0]
-        if craft.keys not in self._tasks:
-            description = f"{craft.attack} {craft.budget} on {called}"
-            self._tasks[craft.keys] = self._progress.start(description, len(craft.keys))
         try:
             evidence = self.crafter.evidence(
-                key, self.bench.attacks[craft.attack], self._target(craft), chunk, craft.budget
+                key, self.bench.attacks[craft.attack], self.bench.target(craft), chunk, craft.budget
             )
         except (AttackError, EvidenceError) as error:
             self._failed[craft.keys] = str(error)
             raise
-        if key not in self._evidence:
-            self._tasks[craft.keys].advance(note=f"{evidence.broken} of {len(evidence.images)} broken")
+        self._report(craft, chunk.number, evidence)
         self._evidence[key] = EvidenceRecord(
             sha256=evidence.sha256,
             target=called,
@@ -188,22 +188,16 @@ class Runner:
         )
         return evidence
 
-    def _target(self, craft: Craft) -> Target:
-        known = self._targets.get((craft.target, craft.draws))
-        if known is None:
-            called, network = self.bench.networks[craft.target]
-            known = self._targets[craft.target, craft.draws] = Target(
-                network,
-                name=called,
-                n_classes=self.bench.trained.dataset.n_classes,
-                batch_size=len(self.bench.indices) if craft.randomized else self._batch_size(),
-                draws=craft.draws,
-            )
-        return known
-
-    def _batch_size(self) -> int:
-        """Return the images in one evaluation; a randomised target takes any chunk whole, lest draws depend on it."""
-        return self.bench.request.batch_size or AUTO_BATCH_SIZE
+    def _report(self, craft: Craft, number: int, evidence: Evidence) -> None:
+        """Tell once of each chunk crafted."""
+        key = craft.keys[number]
+        if key in self._reported:
+            return
+        self._reported.add(key)
+        if craft.keys not in self._tasks:
+            description = f"{craft.attack} {craft.budget} on {self.bench.networks[craft.target][0]}"
+            self._tasks[craft.keys] = self._progress.start(description, len(craft.keys))
+        self._tasks[craft.keys].advance(note=f"{evidence.broken} of {len(evidence.images)} broken")
 
     def _clean_answers(self, name: str) -> list[dict[str, Tensor]]:
         if name not in self._clean:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench import registry
-from dkd_bench.admission import admit
 from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget
 from dkd_bench.craft import Chunk
@@ -18,13 +17,13 @@ from dkd_bench.data import Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense
 from dkd_bench.digests import code_digest, digest_json, digest_module, digest_tensors, package_digest
 from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
-from dkd_bench.plan import CHUNK_SIZE, Ground, Plan, PlannedAttack, PlannedDefense, make_plan
+from dkd_bench.plan import CHUNK_SIZE, Craft, Ground, Plan, PlannedAttack, PlannedDefense, make_plan
 from dkd_bench.progress import Progress
 from dkd_bench.reference import SEED_OFFSET, Reference
 from dkd_bench.request import THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
 from dkd_bench.settings import setting_names, settings_from_words
 from dkd_bench.suites import resolve_attacks
-from dkd_bench.target import Target
+from dkd_bench.target import AUTO_BATCH_SIZE, Target
 from dkd_bench.threats import Roles, ThreatModel
 from dkd_bench.training import recipe_named
 from dkd_bench.weights import DefenseFactory, TrainedDefense, Trainer
@@ -65,10 +64,29 @@ class Workbench:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the clean images chunk by chunk, on the device."""
-        device = self.trained.device
-        for number, indices in enumerate(self.indices.split(CHUNK_SIZE)):
-            images, labels = self.trained.dataset.test.batch(indices)
-            yield Chunk(number=number, images=images.to(device), labels=labels.to(device))
+        for number in range(-(-len(self.indices) // CHUNK_SIZE)):
+            yield self.chunk(number)
+
+    def chunk(self, number: int) -> Chunk:
+        """Return the clean images of one chunk, on the device."""
+        indices = self.indices[number * CHUNK_SIZE : (number + 1) * CHUNK_SIZE]
+        images, labels = self.trained.dataset.test.batch(indices)
+        return Chunk(number=number, images=images.to(self.trained.device), labels=labels.to(self.trained.device))
+
+    def target(self, craft: Craft) -> Target:
+        """Return the network behind a craft as its attack sees it.
+
+        A randomised target takes any chunk whole, lest its draws depend on the batch size.
+        """
+        called, network = self.networks[craft.target]
+        batch_size = CHUNK_SIZE if craft.randomized else self.request.batch_size or AUTO_BATCH_SIZE
+        return Target(
+            network,
+            name=called,
+            n_classes=self.trained.dataset.n_classes,
+            batch_size=batch_size,
+            draws=craft.draws,
+        )
 
     @cached_property
     def plan_digest(self) -> str:
@@ -108,6 +126,8 @@ def train(request: TrainRequest, progress: Progress, *, dataset: Dataset | None 
     classes, failures = _defense_classes(request)
     factories = _factories(classes, request)
     dataset = dataset or load_dataset(request.dataset, root=request.data_root)
+    n_probe = min(ADMISSION_IMAGES, len(dataset.test))
+    probe = select_balanced(dataset.test.labels, n_examples=n_probe, seed=request.seed)
     trainer = Trainer(
         dataset=dataset,
         dataset_digest=dataset.digest(),
@@ -115,18 +135,14 @@ def train(request: TrainRequest, progress: Progress, *, dataset: Dataset | None 
         seed=request.seed,
         device=device,
         progress=progress,
+        probe=dataset.test.batch(probe)[0].to(device),
     )
-    probe = select_balanced(dataset.test.labels, n_examples=min(ADMISSION_IMAGES, len(dataset.test)), seed=request.seed)
-    images = dataset.test.batch(probe)[0].to(device)
     defenses = {}
     for name, factory in factories.items():
         try:
-            trained = trainer.trained(name, factory)
-            admit(name, trained.defense, images)
+            defenses[name] = trainer.trained(name, factory)
         except PluginError as error:
             failures[name] = str(error)
-        else:
-            defenses[name] = trained
     return Trained(
         dataset=dataset,
         dataset_digest=trainer.dataset_digest,

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 import dkd_bench
+from dkd_bench.admission import admit
 from dkd_bench.cache import cache_root
 from dkd_bench.data import Dataset, ImageSpec, Split
 from dkd_bench.defense import Defense, check_structure
@@ -52,14 +54,16 @@ class Trainer:
     seed: int
     device: torch.device
     progress: Progress
+    probe: Tensor
+    """Clean images that every defence must answer as it promises, float32, shape ``(N, C, H, W)``, on the device."""
     cache: Path | None = None
     """Where weights are kept; ``None`` for the user's cache folder."""
 
     def trained(self, name: str, factory: DefenseFactory) -> TrainedDefense:
-        """Return the defence that ``factory`` builds, trained.
+        """Return the defence that ``factory`` builds, trained and admitted.
 
         Raises:
-            PluginError: if building or training it fails; names the defence and the cause.
+            PluginError: if building or training it fails, or it breaks a promise; names the defence and the cause.
             StoreError: if its weights cannot be written, or those found are damaged.
         """
         with isolated_randomness(self.seed):
@@ -78,7 +82,8 @@ class Trainer:
             tensors, metadata = found
             defense.load_state_dict(tensors)
             accuracy = metadata["clean_accuracy"]
-        ready_for_inference(defense)
+            ready_for_inference(defense)
+            admit(name, defense, self.probe)
         return TrainedDefense(
             name=name, defense=defense, key=key, sha256=digest_module(defense), clean_accuracy=accuracy
         )
@@ -97,7 +102,8 @@ class Trainer:
                 lambda: defense.fit(data, recipe=self.recipe, generator=generator, progress=self.progress),
             )
             ready_for_inference(defense)
-            return _guarded(name, "be evaluated", lambda: accuracy_on(defense, self.dataset.test, seed=self.seed))
+            admit(name, defense, self.probe)
+            return accuracy_on(defense, self.dataset.test, seed=self.seed)
 
     def _key(self, untrained: Defense) -> str:
         return digest_json(

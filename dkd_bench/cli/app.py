@@ -43,10 +43,7 @@ def main() -> NoReturn:
         report_error(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        report_error("interrupted; what was done is kept, and the same command goes on from there")
-        _leave_at_once(ExitCode.INTERRUPTED)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        _leave_interrupted()
     except Exception as error:
         usage = _usage_message(error)
         if usage is None:
@@ -56,6 +53,8 @@ def main() -> NoReturn:
             sys.exit(ExitCode.INCOMPLETE)
         report_error(usage)
         sys.exit(ExitCode.USAGE)
+    if status == ExitCode.INTERRUPTED:  # what typer makes of an interruption
+        _leave_interrupted()
     sys.exit(status or ExitCode.DONE)
 
 
@@ -65,8 +64,9 @@ def _usage_message(error: Exception) -> str | None:
     return None if formatted is None else f"{formatted()} See 'dkd-bench --help'."
 
 
-def _leave_at_once(status: int) -> NoReturn:
+def _leave_interrupted() -> NoReturn:
     """Leave without waiting for library threads, which do not answer to an interruption."""
+    report_error("interrupted; what was done is kept, and the same command goes on from there")
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    os._exit(ExitCode.INTERRUPTED)

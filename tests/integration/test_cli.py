@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_help_and_list_do_not_import_torch():
     code = (
         "import sys; from dkd_bench.cli.app import app; "
         "app(['run', '--help'], standalone_mode=False); app(['list', 'defenses'], standalone_mode=False); "
-        "heavy = {'torch', 'scipy', 'sklearn', 'foolbox', 'pydantic'} & set(sys.modules); "
+        "heavy = {'torch', 'numpy', 'scipy', 'sklearn', 'foolbox'} & set(sys.modules); "
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -163,6 +164,6 @@ def test_only_the_command_line_prints(folder):
     printing = [
         str(file.relative_to(root))
         for file in (root / folder).rglob("*.py")
-        if "print(" in file.read_text() and "cli" not in file.parts
+        if re.search(r"(?<![\w.])print\(", file.read_text()) and "cli" not in file.parts
     ]
     assert printing == []

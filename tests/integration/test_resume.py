@@ -51,7 +51,7 @@ def test_killed_run_goes_on_where_it_was(process, cache, tmp_path, warm_cache):
     first = process(tmp_path / "r")
     wait_for_crafts(cache, first, 4)
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     before = crafts_in(cache)
     assert not (tmp_path / "r" / "results.json").exists()
 
