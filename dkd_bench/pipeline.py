@@ -95,6 +95,7 @@ class Runner:
         self._tasks: dict[tuple[str, ...], Task] = {}
         self._clean: dict[str, list[dict[str, Tensor]]] = {}
         self._reported: set[str] = set()
+        self._all_crafts = progress.start("crafts", sum(len(craft.keys) for craft in bench.plan.crafts))
 
     def run_trials(self) -> None:
         """Craft and score every trial of the plan; a failing attack leaves ``error`` in its cells and no more."""
@@ -197,7 +198,9 @@ class Runner:
         if craft.keys not in self._tasks:
             description = f"{craft.attack} {craft.budget} on {self.bench.networks[craft.target][0]}"
             self._tasks[craft.keys] = self._progress.start(description, len(craft.keys))
-        self._tasks[craft.keys].advance(note=f"{evidence.broken} of {len(evidence.images)} broken")
+        note = f"{evidence.broken} of {len(evidence.images)} broken, crafted in {evidence.wall_time_s:.1f} s"
+        self._tasks[craft.keys].advance(note=note)
+        self._all_crafts.advance(note=f"last: {craft.attack} on {self.bench.networks[craft.target][0]}")
 
     def _clean_answers(self, name: str) -> list[dict[str, Tensor]]:
         if name not in self._clean:

@@ -126,9 +126,6 @@ class _Lines:
         self._done += steps
         now = monotonic()
         if self._done >= self._total or now - self._last >= self.seconds_between:
-            self._last = now
-            print(
-                f"{self._description}: {self._done}/{self._total} in {now - self._started:.1f} s; {note}",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._last, seconds = now, now - self._started
+            took = f" in {seconds:.1f} s" if seconds >= 0.05 else ""
+            print(f"{self._description}: {self._done}/{self._total}{took}; {note}", file=sys.stderr, flush=True)

@@ -34,6 +34,6 @@ def load_digits(*, argument: str | None, root: Path | None) -> Dataset:
         train=Split(images=images[~for_test], labels=labels[~for_test], white=_WHITE),
         test=Split(images=images[for_test], labels=labels[for_test], white=_WHITE),
         n_classes=10,
-        default_n_examples=200,
+        default_n_examples=100,
         default_eps={"linf": 0.1, "l2": 0.5},
     )

@@ -35,7 +35,7 @@ def test_run_prints_the_board_alone_on_stdout(command, tmp_path):
     status, out, err = command(*RUN, "--defense", "dkd", "--attack", "fgsm", "--out", tmp_path / "r")
     assert status == 0
     assert out == (tmp_path / "r" / "leaderboard.md").read_text()
-    assert "fgsm linf 0.1 on reference: 1/1" in err
+    assert "fgsm linf 0.1 on reference: 1/1; " in err
     assert "'dkd-bench verify" in err
 
 

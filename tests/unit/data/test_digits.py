@@ -15,7 +15,7 @@ def test_shapes_and_defaults() -> None:
     assert digits.test.images.shape == (500, 1, 8, 8)
     assert digits.train.white == digits.test.white == 16
     assert digits.n_classes == 10
-    assert digits.default_n_examples == 200
+    assert digits.default_n_examples == 100
     assert digits.default_eps == {"linf": 0.1, "l2": 0.5}
 
 
