@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from dkd_bench.attacks import Attack
+from dkd_bench.workers import crafted_ahead
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def outcomes_of(record):
+    return {(cell.decision, cell.threat_model, cell.attack): cell.outcomes for cell in record.cells}
+
+
+def test_workers_make_what_the_run_would_have_made(bench, cache, two_threads, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("dkd_bench.pipeline.crafted_ahead", lambda *_: iter(()))
+        alone = bench("alone", attacks=("fgsm", "pgd"))
+    shutil.rmtree(cache / "crafts")
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("the run crafted by itself what its workers should have")
+
+    monkeypatch.setattr(Attack, "run", refuse)
+    together = bench("together", attacks=("fgsm", "pgd"))
+    assert set(together.evidence) == set(alone.evidence)
+    assert outcomes_of(together) == outcomes_of(alone)
+
+
+def test_one_thread_has_no_workers(bench, monkeypatch):
+    seen = []
+
+    def watched(bench, crafter):
+        seen.extend(crafted_ahead(bench, crafter))
+        return iter(())
+
+    monkeypatch.setattr("dkd_bench.pipeline.crafted_ahead", watched)
+    assert bench(attacks=("fgsm",)).complete
+    assert seen == []
+
+
+def test_attack_that_fails_in_a_worker_is_an_error_of_the_run(bench, tmp_path, two_threads):
+    plugin = tmp_path / "attack.py"
+    plugin.write_text(
+        "from dkd_bench.api import Attack, AttackMeta\n"
+        "class Broken(Attack):\n"
+        "    meta = AttackMeta(name='broken', title='Broken', kind='fixed')\n"
+        "    def _perturb(self, target, images, labels, budget):\n"
+        "        raise RuntimeError('out of luck')\n"
+    )
+    record = bench(defenses=("none",), attacks=("fgsm", f"{plugin}:Broken"))
+    assert not record.complete
+    assert {(cell.attack, cell.status) for cell in record.cells} == {("fgsm", "ok"), ("broken", "error")}
+    assert all("out of luck" in cell.reason for cell in record.cells if cell.status == "error")
