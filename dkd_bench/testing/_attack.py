@@ -103,7 +103,7 @@ class AttackContract(ABC):
         for problem, budget in self._problems():
             target = problem.target()
             images, labels = problem.images.clone(), problem.labels.clone()
-            weights, generators = digest_module(target), global_generators()
+            weights, generators = digest_module(target.module), global_generators()
             self._run(target, images, labels, budget)
             same = torch.equal(images, problem.images) and torch.equal(labels, problem.labels)
             gradients = [name for name, parameter in target.named_parameters() if parameter.grad is not None]
@@ -115,7 +115,7 @@ class AttackContract(ABC):
                 f"{who} must leave the global random generators where they were; draw inside _perturb only",
             )
             expect(
-                digest_module(target) == weights,
+                digest_module(target.module) == weights,
                 f"{who} must not change the target's weights or structure; only call target(images)",
             )
             expect(

@@ -257,7 +257,7 @@ class DefenseContract(ABC):
             )
 
     def test_settings_reach_the_digests(self) -> None:
-        """Crafts are found by their target's digest, which sees weights, code and ``repr()``: nothing else."""
+        """Crafts are found by their target's digest: weights, buffers, code, ``repr()``, plain attributes."""
         trained, images = _trained(type(self)), self._images()
         ours = _targets(trained)
         for setting, value, other in self._variants(trained):

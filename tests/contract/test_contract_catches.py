@@ -198,11 +198,23 @@ class Levels:
     levels: int = 3
 
 
+class RoundingByTable(Rounding):
+    """Keeps its setting in a dictionary, which no digest looks into."""
+
+    def __init__(self, network, levels):
+        super().__init__(network, 15, straight_through=True)
+        self.table = {"levels": levels}
+
+    def forward(self, x):
+        rounded = (x * self.table["levels"]).round() / self.table["levels"]
+        return self.network(x + (rounded - x).detach())
+
+
 class HiddenSetting(Sound):
     Settings = Levels
 
     def surrogates(self):
-        return {"bpda": Rounding(self.network, self.settings.levels, straight_through=True)}
+        return {"bpda": RoundingByTable(self.network, self.settings.levels)}
 
 
 class DropsItsSettings(HiddenSetting):

@@ -291,7 +291,7 @@ MNIST, CIFAR10, DIGITS = (1, 28, 60_000), (3, 32, 50_000), (1, 8, 1297)
         ("paper", DIGITS, 100, 64, 1e-4, "constant"),
         ("fast", MNIST, 4, 128, 2e-3, "one-cycle"),
         ("fast", CIFAR10, 5, 128, 2e-3, "one-cycle"),
-        ("fast", DIGITS, 40, 64, 2e-3, "one-cycle"),
+        ("fast", DIGITS, 40, 32, 2e-3, "one-cycle"),
     ],
 )
 def test_recipes(
