@@ -94,6 +94,7 @@ class Runner:
         self._failed: dict[tuple[str, ...], str] = {}
         self._tasks: dict[tuple[str, ...], Task] = {}
         self._clean: dict[str, list[dict[str, Tensor]]] = {}
+        self._examinations: dict[str, Examined] = {}
         self._reported: set[str] = set()
         self._all_crafts = progress.start("crafts", sum(len(craft.keys) for craft in bench.plan.crafts))
 
@@ -210,6 +211,11 @@ class Runner:
         return self._clean[name]
 
     def _examined(self, name: str) -> Examined:
+        if name not in self._examinations:
+            self._examinations[name] = self._examine(name)
+        return self._examinations[name]
+
+    def _examine(self, name: str) -> Examined:
         right: dict[str, list[float]] = {}
         if name in self.bench.trained.defenses:
             for chunk, answers in zip(self.bench.chunks(), self._clean_answers(name), strict=True):

@@ -114,8 +114,20 @@ class Workbench:
         )
 
 
-def train(request: TrainRequest, progress: Progress, *, dataset: Dataset | None = None) -> Trained:
-    """Return the defences of ``request``, trained or loaded; ``dataset`` if it is loaded already.
+def train(
+    request: TrainRequest,
+    progress: Progress,
+    *,
+    dataset: Dataset | None = None,
+    attacks: Mapping[str, Attack] | None = None,
+) -> Trained:
+    """Return the defences of ``request``, trained or loaded.
+
+    Args:
+        request: what to train.
+        progress: where training reports to.
+        dataset: the request's, if it is loaded already.
+        attacks: those of the run, whose settings ``--set`` reaches too.
 
     Raises:
         UnknownNameError: if a name is unknown.
@@ -124,6 +136,7 @@ def train(request: TrainRequest, progress: Progress, *, dataset: Dataset | None 
     """
     device = _device(request.device)
     classes, failures = _defense_classes(request)
+    _check_settings(request, classes, attacks or {})
     factories = _factories(classes, request)
     dataset = dataset or load_dataset(request.dataset, root=request.data_root)
     n_probe = min(ADMISSION_IMAGES, len(dataset.test))
@@ -158,11 +171,10 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
     attacks = _attacks(request)
     threat_models = _threat_models(request)
     explicit = tuple(Budget(norm=request.norm, eps=eps) for eps in dict.fromkeys(request.eps))
-    _check_settings(request, attacks)
     dataset = load_dataset(request.dataset, root=request.data_root)
     n_examples = dataset.default_n_examples if request.n_examples is None else request.n_examples
     indices = select_balanced(dataset.test.labels, n_examples=n_examples, seed=request.seed)
-    trained = train(request, progress, dataset=dataset)
+    trained = train(request, progress, dataset=dataset, attacks=attacks)
     budgets = explicit or (Budget(norm=request.norm, eps=dataset.default_eps[request.norm]),)
     networks: dict[str, tuple[str, nn.Module]] = {}
     planned = _planned_defenses(trained, threat_models, networks)
@@ -227,10 +239,10 @@ def _factories(classes: Mapping[str, type[Defense]], request: TrainRequest) -> d
     return factories
 
 
-def _check_settings(request: RunRequest, attacks: Mapping[str, Attack]) -> None:
+def _check_settings(request: TrainRequest, classes: Mapping[str, type[Defense]], attacks: Mapping[str, Attack]) -> None:
     """Refuse a ``--set`` that concerns nothing in the run."""
     known = {name: setting_names(attack.Config) for name, attack in attacks.items()}
-    known |= {name: setting_names(cls.Settings) for name, cls in _defense_classes(request)[0].items()}
+    known |= {name: setting_names(cls.Settings) for name, cls in classes.items()}
     for plugin, setting in parse_settings(request.settings):
         if plugin is not None and plugin not in known:
             raise UnknownNameError("defence or attack in this run", plugin, known, known_as="In this run")

@@ -83,6 +83,7 @@ def test_list_names_what_is_installed(command):
         (("run", "--defense", "dkd", "--seed", "-1"), "--seed must be from 0"),
         (("run", "--defense", "dkd", "--set", "zeta=1"), "zeta must be in [0, 1)"),
         (("run", "--defense", "dkd", "--set", "zita=.5"), "no setting named 'zita'. Did you mean 'zeta'?"),
+        (("train", "--defense", "dkd", "--set", "zita=.5"), "no setting named 'zita'. Did you mean 'zeta'?"),
         (("run", "--defense", "dkd", "--set", "zeta"), "--set takes NAME=VALUE"),
         (("run", "--defense", "dkd", "--set", "pgd.steps=many"), "setting 'steps' of pgd must be int, got 'many'"),
         (("run", "--defense", "dkd", "--batch-size", "lots"), "--batch-size must be a number or auto"),
