@@ -153,7 +153,9 @@ def train(
     defenses = {}
     for name, factory in factories.items():
         try:
-            defenses[name] = trainer.trained(name, factory)
+            trained = trainer.trained(name, factory)
+            _check_surrogate_names(name, trained.defense)
+            defenses[name] = trained
         except PluginError as error:
             failures[name] = str(error)
     return Trained(
@@ -280,6 +282,17 @@ def _planned_attack(attack: Attack) -> PlannedAttack:
     )
 
 
+def _named_members(defense: Defense) -> dict[str, nn.Module]:
+    return {f"member-{number}": member for number, member in enumerate(defense.members, start=1)}
+
+
+def _check_surrogate_names(name: str, defense: Defense) -> None:
+    """Refuse a surrogate that would take the place of another target."""
+    taken = defense.surrogates().keys() & {REFERENCE, *_named_members(defense)}
+    if taken:
+        raise PluginError(f"a surrogate of defence {name!r} is called {min(taken)!r}, a target's name; rename it")
+
+
 def _planned_defenses(
     trained: Trained, threat_models: Mapping[str, ThreatModel], networks: dict[str, tuple[str, nn.Module]]
 ) -> list[PlannedDefense]:
@@ -290,11 +303,8 @@ def _planned_defenses(
         reference = {REFERENCE: _trained_reference(trained.trainer)}
     planned = []
     for name, each in trained.defenses.items():
-        members = {f"member-{number}": member for number, member in enumerate(each.defense.members, start=1)}
+        members = _named_members(each.defense)
         surrogates = dict(each.defense.surrogates())
-        taken = surrogates.keys() & {REFERENCE, *members}
-        if taken:
-            raise PluginError(f"a surrogate of defence {name!r} is called {min(taken)!r}, a target's name; rename it")
         digests = {}
         for target, module in (reference | members | surrogates).items():
             digests[target] = digest_module(module)

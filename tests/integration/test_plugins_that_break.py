@@ -116,6 +116,15 @@ BROKEN_DEFENSES = {
         """,
         "member 0 of defence 'broken' is not a registered module",
     ),
+    "surrogate with another target's name": (
+        """
+        class Broken(Plain):
+            meta = DefenseMeta(name="broken", title="Broken")
+            def surrogates(self):
+                return {"member-1": self.net}
+        """,
+        "a surrogate of defence 'broken' is called 'member-1', a target's name",
+    ),
     "fit raises": (
         """
         class Broken(Plain):
