@@ -115,6 +115,9 @@ class CellRecord(_Record):
     evidence: tuple[str, ...]
     """Keys of the crafts, chunk by chunk for each target in turn."""
     fooling_norms: NormQuantiles | None
+    fooling_distances: tuple[float | None, ...] = ()
+    """Without budget, for each image the smallest norm at which it was got wrong: 0 if it was wrong when clean,
+    ``None`` if it never was. Empty within a budget."""
     outcomes: tuple[Outcome, ...]
     """One for each image, in the order of the manifest's indices."""
     survival: tuple[Fraction, ...] | None = None

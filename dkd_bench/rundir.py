@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dkd_bench.errors import ConfigError, StoreError
 from dkd_bench.leaderboard import rank_runs, render
 from dkd_bench.records import SCHEMA_VERSION, RunRecord
-from dkd_bench.store import TensorStore, read_file, write_file
+from dkd_bench.store import TensorStore, read_file, write_file, write_json
 
 RESULTS = "results.json"
 
@@ -24,7 +24,7 @@ def save_run(record: RunRecord, folder: Path) -> None:
     board = rank_runs([(folder.name, record)])
     write_file(folder / "leaderboard.md", render(board, "markdown"))
     write_file(folder / "leaderboard.json", render(board, "json"))
-    write_file(folder / RESULTS, record.model_dump_json(indent=1))
+    write_json(folder / RESULTS, record.model_dump(mode="json"))
 
 
 def load_run(path: Path) -> RunRecord:

@@ -88,6 +88,7 @@ class CellScore:
     failed_majorities: int
     abstained: int
     fooling_norms: NormQuantiles | None
+    fooling_distances: tuple[float | None, ...]
     outcomes: tuple[Outcome, ...]
     survival: tuple[float, ...] | None
     candidates: tuple[CandidateRecord, ...]
@@ -138,13 +139,15 @@ class TrialScorer:
         survival = [min(column) for column in zip(*(tally.survival for tally in tallies.values()), strict=True)]
         candidates = tuple(_candidate(name, tally) for name, tally in tallies.items())
         headline = mean_interval(survival)
+        distances = _fooling_distances(list(tallies.values()))
         return CellScore(
             robust_accuracy=headline.value,
             mean_robust_accuracy=sum(candidate.robust_accuracy for candidate in candidates) / len(candidates),
             ci95=headline.ci95,
             failed_majorities=_count_any(tally.failed for tally in tallies.values()),
             abstained=_count_any(tally.abstained for tally in tallies.values()),
-            fooling_norms=_fooling_norms(list(tallies.values())),
+            fooling_norms=_quantiles([distance for distance in distances if distance is not None and distance > 0]),
+            fooling_distances=distances if self._budget.eps is None else (),
             outcomes=tuple(
                 worst_outcome(column) for column in zip(*(tally.outcomes for tally in tallies.values()), strict=True)
             ),
@@ -173,18 +176,22 @@ def _count_any(columns: Iterable[Sequence[bool]]) -> int:
     return sum(any(flags) for flags in zip(*columns, strict=True))
 
 
-def _fooling_norms(tallies: Sequence[_Tally]) -> NormQuantiles | None:
-    """Return quantiles of the smallest norm at which each image, right when clean, was got wrong."""
-    smallest: list[float] = []
-    for image in range(len(tallies[0].outcomes)):
+def _fooling_distances(tallies: Sequence[_Tally]) -> tuple[float | None, ...]:
+    """Return the smallest norm at which each image was got wrong; 0 if it was when clean, ``None`` if never."""
+    distances: list[float | None] = []
+    for image, outcome in enumerate(tallies[0].outcomes):
+        if outcome is Outcome.CLEAN_ERROR:
+            distances.append(0.0)
+            continue
         norms = [tally.norms[image] for tally in tallies if tally.outcomes[image] in BROKEN]
-        if norms:
-            smallest.append(min(norms))
-    if not smallest:
+        distances.append(min(norms, default=None))
+    return tuple(distances)
+
+
+def _quantiles(norms: Sequence[float]) -> NormQuantiles | None:
+    if not norms:
         return None
     q25, median, q75 = (
-        torch.tensor(smallest, dtype=torch.float64)
-        .quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-        .tolist()
+        torch.tensor(norms, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     )
-    return NormQuantiles(n=len(smallest), q25=q25, median=median, q75=q75)
+    return NormQuantiles(n=len(norms), q25=q25, median=median, q75=q75)

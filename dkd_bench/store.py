@@ -86,6 +86,25 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} is not JSON ({error}); it is damaged, delete it and run again") from error
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON for people too: indented, but a list of plain values on one line.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    write_file(path, _legible(value, "\n") + "\n")
+
+
+def _legible(value: Any, line_break: str) -> str:
+    inside = line_break + " "
+    if isinstance(value, dict) and value:
+        parts = [f"{json.dumps(name)}: {_legible(each, inside)}" for name, each in value.items()]
+        return "{" + inside + ("," + inside).join(parts) + line_break + "}"
+    if isinstance(value, (list, tuple)) and any(isinstance(each, (dict, list, tuple)) for each in value):
+        return "[" + inside + ("," + inside).join(_legible(each, inside) for each in value) + line_break + "]"
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors as safetensors, with ``metadata`` as JSON values in the header.
 

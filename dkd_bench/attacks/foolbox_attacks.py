@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -104,6 +104,10 @@ class PGD(Attack):
         return queries.best
 
 
+_SHORT_DEEPFOOL = 6
+"""Steps in which DeepFool is done with most images."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepFoolConfig:
     """Parameters of DeepFool.
@@ -129,7 +133,11 @@ class DeepFoolConfig:
 
 @final
 class DeepFool(Attack):
-    """Nearest boundary in L2 by repeated linearisation (Moosavi-Dezfooli et al. 2016)."""
+    """Nearest boundary in L2 by repeated linearisation (Moosavi-Dezfooli et al. 2016).
+
+    Foolbox goes on for the whole batch until its last image is done, though those that are done no longer
+    change. So a short run comes first, and the full one is for the images that it left: the same result.
+    """
 
     meta = AttackMeta(
         name="deepfool",
@@ -143,12 +151,13 @@ class DeepFool(Attack):
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return nearly the nearest misclassified images."""
         config: DeepFoolConfig = self.config
-        attack = L2DeepFoolAttack(
-            steps=config.steps,
-            candidates=min(config.candidates, target.n_classes),
-            overshoot=config.overshoot,
-        )
-        return _nearest(attack, target, images, labels)
+        attacks = [
+            L2DeepFoolAttack(
+                steps=steps, candidates=min(config.candidates, target.n_classes), overshoot=config.overshoot
+            )
+            for steps in sorted({min(_SHORT_DEEPFOOL, config.steps), config.steps})
+        ]
+        return _nearest(attacks, target, images, labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,27 +213,29 @@ class CarliniWagner(Attack):
             initial_const=config.initial_const,
             abort_early=False,
         )
-        adversarial = _nearest(attack, target, images, labels)
+        adversarial = _nearest([attack], target, images, labels)
         black = (adversarial == 0).flatten(1).all(dim=1)
         return torch.where(black.view(-1, 1, 1, 1), images, adversarial)
 
 
-def _nearest(attack: MinimizationAttack, target: Target, images: Tensor, labels: Tensor) -> Tensor:
-    """Run a minimum-norm attack on the images that ``target`` gets right; the others come back as they are.
+def _nearest(attacks: Sequence[MinimizationAttack], target: Target, images: Tensor, labels: Tensor) -> Tensor:
+    """Run minimum-norm attacks, each on the images that ``target`` still gets right; the others stay as they are.
 
     Foolbox returns something else where it failed, as DeepFool its last iterate; so only what ``target``
     misclassifies is taken over.
     """
     adversarial = images.clone()
     with torch.no_grad():
-        right = target(images).argmax(dim=1) == labels
-    if not right.any():
-        return adversarial
-    with _root_logger_kept():
-        found = attack.run(_foolbox_model(target, images), images[right], Misclassification(labels[right]))
-    with torch.no_grad():
-        fooled = target(found).argmax(dim=1) != labels[right]
-    adversarial[right] = torch.where(fooled.view(-1, 1, 1, 1), found, images[right])
+        left = (target(images).argmax(dim=1) == labels).nonzero().flatten()
+    for attack in attacks:
+        if not len(left):
+            break
+        with _root_logger_kept():
+            found = attack.run(_foolbox_model(target, images), images[left], Misclassification(labels[left]))
+        with torch.no_grad():
+            fooled = target(found).argmax(dim=1) != labels[left]
+        adversarial[left[fooled]] = found[fooled]
+        left = left[~fooled]
     return adversarial
 
 

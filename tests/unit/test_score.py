@@ -236,6 +236,14 @@ def test_fooling_norms_take_the_nearest_candidate() -> None:
     assert found.fooling_norms.median == pytest.approx(0.02, abs=1e-6)
 
 
+def test_fooling_distances_are_one_for_each_image() -> None:
+    """From label 10: fooled at 0.03 and 0.01, never fooled, wrong when clean, no majority at 0.12."""
+    found = score([10] * 4, [10, 10, 3, 10], {"far": [13, 10, 12, 10], "near": [11, 10, 10, NO_MAJORITY]})
+    assert found.fooling_distances == pytest.approx((0.01, None, 0.0, 0.12), abs=1e-6)
+    assert found.fooling_norms is not None
+    assert found.fooling_norms.n == 2
+
+
 def test_fooling_norms_count_failed_majorities_and_no_rejects() -> None:
     found = score([2] * 2, [2] * 2, {"craft": [NO_MAJORITY, ABSTAIN]}, defense=Abstaining())
     assert found.fooling_norms is not None

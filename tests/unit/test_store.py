@@ -22,6 +22,7 @@ from dkd_bench.store import (
     read_json,
     save_tensors,
     write_file,
+    write_json,
 )
 
 
@@ -248,3 +249,28 @@ def test_a_link_to_nothing_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot read .*nowhere"):
         link_file(tmp_path / "nowhere", destination)
     assert destination.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, [], {"a": [1, 2.5, None, "b|ü"], "c": {"d": [[1], [2, 3]], "e": {}}}, [{"g": 1}, {}], [[], {}], "word", 0.1],
+)
+def test_legible_json_is_json(tmp_path, value):
+    write_json(tmp_path / "value.json", value)
+
+    assert read_json(tmp_path / "value.json") == value
+
+
+def test_legible_json_puts_plain_lists_on_one_line(tmp_path):
+    write_json(tmp_path / "value.json", {"outcomes": ["robust"] * 3, "cells": [{"n": 1}]})
+
+    assert (tmp_path / "value.json").read_text() == (
+        '{\n "outcomes": ["robust", "robust", "robust"],\n "cells": [\n  {\n   "n": 1\n  }\n ]\n}\n'
+    )
+
+
+def test_legible_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "value.json", {"accuracy": float("nan")})
+
+    assert not (tmp_path / "value.json").exists()

@@ -157,6 +157,34 @@ def test_deepfool_takes_few_and_many_classes_and_leaves_the_root_logger_bare(pro
     assert logging.getLogger().handlers == []
 
 
+def test_deepfool_is_the_librarys_at_a_fraction_of_the_passes(linear):
+    """One image that nothing can fool holds up all its batch mates in Foolbox."""
+
+    class Partly(nn.Module):
+        """Bends where the linear problem lives, and says class 0 of a black corner for ever."""
+
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            stubborn = (x.flatten(1)[:, :1] == 0) * torch.tensor([1e3] + [0.0] * (linear.n_classes - 1))
+            return self.module(x) + 30 * torch.tanh(self.module(x)) + stubborn
+
+    images, labels = linear.images.clone(), linear.labels.clone()
+    images[0, 0, 0, 0], labels[0] = 0, 0
+    target = Target(Partly(linear.module()), name="partly", n_classes=linear.n_classes)
+    attack = foolbox_attacks.L2DeepFoolAttack(steps=50, candidates=linear.n_classes, overshoot=0.02)
+
+    plain = foolbox_attacks._nearest([attack], target, images, labels)
+    plain_passes = target.forward_passes
+    ours = DeepFool().run(target, images, labels, UNBUDGETED, seed=0)
+
+    assert torch.equal(ours[0], images[0])
+    assert torch.allclose(ours, plain, atol=1e-5)
+    assert target.forward_passes - plain_passes < plain_passes / 3
+
+
 def test_foolbox_is_told_the_device(linear, monkeypatch):
     """Left alone it moves the network to a GPU where there is one."""
     seen = {}
