@@ -10,7 +10,7 @@ from dkd_bench.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l0"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 TOLERANCE = 1e-5
@@ -21,10 +21,11 @@ TOLERANCE = 1e-5
 class Budget:
     """A norm and the largest perturbation ``eps`` allowed in it, in [0, 1] pixel units.
 
+    In l0 ``eps`` is the number of values that may change, each of them one channel of one pixel, by however much.
     ``eps`` is ``None`` for a minimum-norm attack that may go as far as it needs.
 
     Raises:
-        ConfigError: if the norm is unknown, or ``eps`` not positive or, in linf, over 1.
+        ConfigError: if the norm is unknown, or ``eps`` not positive, in linf over 1, or in l0 not a whole number.
     """
 
     norm: Norm
@@ -35,6 +36,11 @@ class Budget:
             raise ConfigError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
         if self.eps is None:
             return
+        if self.norm == "l0" and not (self.eps >= 1 and float(self.eps).is_integer()):
+            raise ConfigError(
+                f"l0 eps must be a whole number, at least 1: how many values may change; got {self.eps}. "
+                "A value is one channel of one pixel"
+            )
         if not 0 < self.eps < float("inf"):
             raise ConfigError(f"eps must be positive and finite, in [0, 1] pixel units, got {self.eps}")
         if self.norm == "linf" and self.eps > 1:
@@ -48,7 +54,9 @@ class Budget:
 
 
 def perturbation_norms(clean: Tensor, adversarial: Tensor, norm: Norm) -> Tensor:
-    """Return the norm of each image's perturbation, shape ``(N,)``, in float64."""
+    """Return the norm of each image's perturbation, shape ``(N,)``, in float64; in l0 every difference counts."""
+    if norm == "l0":
+        return (adversarial != clean).flatten(1).sum(dim=1).double()
     difference = (adversarial.double() - clean.double()).flatten(1)
     if norm == "linf":
         return difference.abs().amax(dim=1)
@@ -58,8 +66,12 @@ def perturbation_norms(clean: Tensor, adversarial: Tensor, norm: Norm) -> Tensor
 def project(clean: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
     """Return ``adversarial`` pulled into the budget's ball around ``clean``, then into the [0, 1] box.
 
-    Both shapes ``(N, C, H, W)``. In L2 the ball comes first, then the box, which never leaves the ball.
+    Both shapes ``(N, C, H, W)``. In L2 the ball comes first, then the box, which never leaves the ball. In L0 the
+    box comes first, so that nothing is spent on what it undoes; then the ``eps`` largest changes stay, of equal
+    ones the first, and all other values are exactly the clean ones.
     """
+    if budget.norm == "l0":
+        return _largest_changes(clean, adversarial.clamp(0.0, 1.0), budget.eps)
     difference = adversarial - clean
     if budget.eps is not None and budget.norm == "linf":
         difference = difference.clamp(-budget.eps, budget.eps)
@@ -67,3 +79,12 @@ def project(clean: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
         length = difference.flatten(1).square().sum(dim=1).sqrt().clamp_min(1e-12).view(-1, 1, 1, 1)
         difference = difference * (budget.eps / length).clamp_max(1.0)
     return (clean + difference).clamp(0.0, 1.0)
+
+
+def _largest_changes(clean: Tensor, adversarial: Tensor, number: float | None) -> Tensor:
+    if number is None:
+        return adversarial
+    changes = (adversarial - clean).abs().flatten(1)
+    largest = changes.argsort(dim=1, descending=True, stable=True)[:, : int(number)]
+    kept = changes.new_zeros(changes.shape).scatter(1, largest, 1).bool().view_as(clean)
+    return adversarial.where(kept, clean)

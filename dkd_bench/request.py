@@ -47,7 +47,7 @@ class RunRequest(TrainRequest):
     threat_models: tuple[str, ...] = ("all",)
     norm: Norm = "linf"
     eps: tuple[float, ...] = ()
-    """Budgets in [0, 1] pixel units; empty for the dataset's own."""
+    """Budgets in [0, 1] pixel units, in l0 numbers of values; empty for the dataset's own."""
     n_examples: int | None = None
     """Test images attacked; ``None`` for the dataset's own number."""
     batch_size: int | None = None

@@ -29,8 +29,8 @@ class Suite:
 
 STANDARD = Suite(
     name="standard",
-    version=1,
-    attacks=("fgsm", "pgd", "deepfool", "cw", "autoattack", "autoattack-rand"),
+    version=2,
+    attacks=("fgsm", "pgd", "deepfool", "cw", "jsma", "autoattack", "autoattack-rand"),
 )
 """What ``--attack all`` runs; plan leaves out of it what does not apply to a defence."""
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from dkd_bench.budget import NORMS, Budget, Norm
+from dkd_bench.budget import Budget, Norm
 from dkd_bench.digests import code_digest, library_versions
 from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
 from dkd_bench.randomness import isolated_randomness
@@ -26,7 +26,7 @@ class AttackMeta:
     title: str
     kind: Literal["fixed", "minimum_norm"]
     """``fixed`` searches inside a budget; ``minimum_norm`` looks for the nearest misclassified image."""
-    norms: tuple[Norm, ...] = NORMS
+    norms: tuple[Norm, ...] = ("linf", "l2")
     libraries: tuple[str, ...] = ()
     """Distributions whose versions determine what the attack does."""
     applies_to: Literal["any", "deterministic", "randomized"] = "any"

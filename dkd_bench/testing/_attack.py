@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterator
 from functools import cache
+from math import ceil
 from typing import Any, ClassVar
 
 import torch
@@ -37,8 +38,8 @@ _SLACK = 2.0
 """A minimum-norm attack may need so many times the distance to the nearest boundary."""
 _SHARE = 0.5
 """Of the images, an attack must succeed on at least so many."""
-_BUDGETS: dict[Norm, tuple[float, float]] = {"linf": (0.1, 0.5), "l2": (0.5, 3.0)}
-"""The digits' own budget, and one that presses against the box."""
+_BUDGETS: dict[Norm, tuple[float, float]] = {"linf": (0.1, 0.5), "l2": (0.5, 3.0), "l0": (4, 32)}
+"""The digits' own budget, and one that presses against the box; in l0 a few of the 64 values, and half of them."""
 
 
 class AttackContract(ABC):
@@ -178,7 +179,8 @@ class AttackContract(ABC):
         for norm in self.attack.meta.norms:
             problem = linear_problem(norm)
             fixed = self.attack.meta.kind == "fixed"
-            yield problem, Budget(norm=norm, eps=_REACH * float(problem.distances.max()) if fixed else None)
+            reach = _REACH * float(problem.distances.max())
+            yield problem, Budget(norm=norm, eps=(ceil(reach) if norm == "l0" else reach) if fixed else None)
 
 
 @cache

@@ -22,8 +22,9 @@ class LinearProblem:
     """A linear classifier, and images that are all about equally far from their nearest boundaries.
 
     The boundary to class j is a hyperplane with normal ``w_y - w_j``, so an image is ``gap / dual norm of the
-    normal`` away from it. The images are far enough from black and white that the box is in nobody's way. It
-    computes in float64, where a matrix product does not depend on the batch that it is in.
+    normal`` away from it. The images are far enough from black and white that the box is in nobody's way. In L0,
+    where the box is all that holds a value, the most effective values go to black or white until the gap is gone.
+    It computes in float64, where a matrix product does not depend on the batch that it is in.
     """
 
     def __init__(self, norm: Norm, *, n_images: int = 20) -> None:
@@ -40,7 +41,7 @@ class LinearProblem:
         self.labels = self._logits(self.images).argmax(dim=1)
         """What the classifier says of them."""
         self.distances = self._distances_of(self.images, norm)
-        """To the nearest boundary, float64, shape ``(N,)``."""
+        """To the nearest boundary, float64, shape ``(N,)``; in l0 the number of values that must change."""
 
     def target(self) -> Target:
         """Return the classifier as an attack sees it."""
@@ -60,8 +61,19 @@ class LinearProblem:
         labels = logits.argmax(dim=1)
         gaps = logits.amax(dim=1, keepdim=True) - logits
         normals = self._weight[labels].unsqueeze(1) - self._weight.unsqueeze(0)
+        if norm == "l0":
+            return _values_to_change(images, gaps, normals).masked_fill(gaps == 0, torch.inf).amin(dim=1)
         dual = normals.abs().sum(dim=2) if norm == "linf" else normals.norm(dim=2)
         return (gaps / dual).masked_fill(dual == 0, torch.inf).amin(dim=1)
+
+
+def _values_to_change(images: Tensor, gaps: Tensor, normals: Tensor) -> Tensor:
+    """Return how many values must change at least to close each of ``gaps``, float64, shape ``(N, K)``."""
+    x = images.double().flatten(1).unsqueeze(1)
+    gains = torch.maximum(normals * x, normals * (x - 1))
+    reached = gains.sort(dim=2, descending=True).values.cumsum(dim=2) > gaps.unsqueeze(2)
+    fewest = 1 + reached.int().argmax(dim=2).double()
+    return fewest.masked_fill(~reached.any(dim=2), torch.inf)
 
 
 @cache

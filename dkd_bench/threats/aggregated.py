@@ -38,10 +38,15 @@ class Aggregated(ThreatModel):
 
 
 def _stretched(total: Tensor, budget: Budget) -> Tensor:
-    """Return the direction of ``total`` with the budget's whole length: ``eps * sign`` in Linf."""
+    """Return the direction of ``total`` with the budget's whole length: ``eps * sign`` in Linf.
+
+    In L0 that is the sum as it is: how far a value goes is no matter there, and the projection keeps ``eps`` of them.
+    """
     assert budget.eps is not None, "only a budget has an edge"
     total = total.masked_fill(total.abs() < ROUNDING, 0)
     if budget.norm == "linf":
         return budget.eps * total.sign()
+    if budget.norm == "l0":
+        return total
     length = total.flatten(1).square().sum(dim=1).sqrt().view(-1, 1, 1, 1)
     return torch.where(length > 0, total * budget.eps / length.clamp_min(1e-12), total)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from dkd_bench.budget import TOLERANCE, Budget, perturbation_norms, project
 from dkd_bench.errors import ConfigError
+from dkd_bench.prepare import prepare
+from dkd_bench.progress import SilentProgress
+from dkd_bench.request import RunRequest
 
 
 @pytest.mark.parametrize("eps", [1e-6, 0.1, 1.0, 1, None])
@@ -19,6 +22,17 @@ def test_linf_budgets(eps: float | None) -> None:
 
 def test_l2_may_exceed_one() -> None:
     assert Budget(norm="l2", eps=12.5).eps == 12.5
+
+
+@pytest.mark.parametrize("eps", [1, 112, 112.0, None])
+def test_l0_counts_values(eps: float | None) -> None:
+    assert Budget(norm="l0", eps=eps).eps == eps
+
+
+@pytest.mark.parametrize("eps", [0, 0.5, 2.5, -1, float("inf"), float("nan")])
+def test_l0_budgets_are_whole_numbers(eps: float) -> None:
+    with pytest.raises(ConfigError, match=rf"l0 eps must be a whole number, at least 1: .*; got {eps}\."):
+        Budget(norm="l0", eps=eps)
 
 
 def test_integer_levels_are_recognised() -> None:
@@ -37,13 +51,14 @@ def test_eps_must_be_positive_and_finite(norm: str, eps: float) -> None:
 
 @pytest.mark.parametrize("norm", ["l1", "Linf", ""])
 def test_unknown_norm(norm: str) -> None:
-    with pytest.raises(ConfigError, match=rf"norm must be one of linf, l2, got '{norm}'"):
+    with pytest.raises(ConfigError, match=rf"norm must be one of linf, l2, l0, got '{norm}'"):
         Budget(norm=norm, eps=0.1)  # type: ignore[arg-type]
 
 
 def test_said_in_words() -> None:
     assert str(Budget(norm="linf", eps=8 / 255)) == "linf 0.0313725"
     assert str(Budget(norm="l2")) == "l2 unbudgeted"
+    assert str(Budget(norm="l0", eps=112.0)) == "l0 112"
 
 
 def test_norms_known_values() -> None:
@@ -61,6 +76,16 @@ def test_norms_are_taken_over_colours_too() -> None:
     assert perturbation_norms(torch.zeros(1, 3, 2, 2), adversarial, "l2").tolist() == [pytest.approx(0.5 * 12**0.5)]
 
 
+def test_l0_counts_every_difference() -> None:
+    clean = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    adversarial = clean.clone()
+    adversarial[1, 0, 2, 2] = torch.nextafter(clean[1, 0, 2, 2], torch.tensor(2.0))
+    adversarial[2, :, 1, 1] = 1.0
+    norms = perturbation_norms(clean, adversarial, "l0")
+    assert norms.dtype == torch.float64
+    assert norms.tolist() == [0, 1, 3]
+
+
 def test_linf_projection_known_values() -> None:
     clean = torch.tensor([[[[0.5, 0.5, 0.05, 0.95]]]])
     adversarial = torch.tensor([[[[0.9, 0.45, -0.4, 1.2]]]])
@@ -76,6 +101,22 @@ def test_l2_projection_known_values() -> None:
     torch.testing.assert_close(project(clean, adversarial, Budget(norm="l2", eps=0.1)), expected)
 
 
+def test_l0_projection_known_values() -> None:
+    clean = torch.tensor([[[[0.1, 0.2, 0.3, 0.4]]], [[[1.0, 0.2, 0.3, 0.4]]]])
+    # In the second image the box takes the first change back whole, and equal changes are kept from the left.
+    adversarial = torch.tensor([[[[0.2, 0.9, 0.3, 0.0]]], [[[7.0, 0.2, 0.0, 0.7]]]])
+    one, two, four = (project(clean, adversarial, Budget(norm="l0", eps=eps)) for eps in (1, 2, 40))
+    assert torch.equal(one, torch.tensor([[[[0.1, 0.9, 0.3, 0.4]]], [[[1.0, 0.2, 0.0, 0.4]]]]))
+    assert torch.equal(two, torch.tensor([[[[0.1, 0.9, 0.3, 0.0]]], [[[1.0, 0.2, 0.0, 0.7]]]]))
+    assert torch.equal(four, adversarial.clamp(0, 1))
+
+
+def test_l0_without_eps_keeps_the_box_and_every_clean_value() -> None:
+    clean = torch.tensor([[[[0.1, 0.3, 0.7]]]])
+    adversarial = torch.tensor([[[[0.1, 1.4, 0.7]]]])
+    assert torch.equal(project(clean, adversarial, Budget(norm="l0")), torch.tensor([[[[0.1, 1.0, 0.7]]]]))
+
+
 def test_without_eps_only_the_box_is_kept() -> None:
     clean = torch.full((1, 1, 1, 2), 0.5)
     adversarial = torch.tensor([[[[-3.0, 0.9]]]])
@@ -88,8 +129,8 @@ def perturbed_images(draw: st.DrawFn) -> tuple[Tensor, Tensor, Budget]:
     shape = (draw(st.integers(1, 4)), draw(st.sampled_from([1, 3])), draw(st.integers(1, 5)), draw(st.integers(1, 5)))
     clean = torch.rand(shape, generator=generator).round(decimals=draw(st.integers(0, 3)))
     distance = draw(st.sampled_from([0.0, 1e-9, 0.01, 0.2, 5.0]))
-    norm = draw(st.sampled_from(["linf", "l2"]))
-    budget = Budget(norm=norm, eps=draw(st.floats(1e-3, 1.0)))
+    norm = draw(st.sampled_from(["linf", "l2", "l0"]))
+    budget = Budget(norm=norm, eps=draw(st.integers(1, 30) if norm == "l0" else st.floats(1e-3, 1.0)))
     return clean, clean + distance * torch.randn(shape, generator=generator), budget
 
 
@@ -109,3 +150,9 @@ def test_a_projection_leaves_what_is_inside(drawn: tuple[Tensor, Tensor, Budget]
     clean, adversarial, budget = drawn
     inside = project(clean, adversarial, budget)
     torch.testing.assert_close(project(clean, inside, budget), inside, rtol=0, atol=1e-6)
+
+
+def test_a_dataset_without_a_budget_in_the_norm_asks_for_one_before_anything_is_trained() -> None:
+    request = RunRequest(defenses=("none",), attacks=("jsma",), norm="l0")
+    with pytest.raises(ConfigError, match="dataset 'digits' has no budget of its own in l0; give one with --eps"):
+        prepare(request, SilentProgress())

@@ -45,7 +45,7 @@ def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     ("kind", "names"),
     [
         ("defenses", ["dkd", "kd", "none", "ri"]),
-        ("attacks", ["autoattack", "autoattack-rand", "cw", "deepfool", "fgsm", "pgd"]),
+        ("attacks", ["autoattack", "autoattack-rand", "cw", "deepfool", "fgsm", "jsma", "pgd"]),
         ("datasets", ["cifar10", "digits", "fashion-mnist", "imagefolder", "mnist", "npz"]),
         ("threat-models", ["aggregated", "black-box", "joint", "standalone"]),
     ],

@@ -15,7 +15,8 @@ from dkd_bench.suites import STANDARD, resolve_attacks, suite_fingerprint
 
 def test_all_is_the_standard_suite():
     assert resolve_attacks(["all"]) == STANDARD.attacks
-    assert STANDARD.attacks == ("fgsm", "pgd", "deepfool", "cw", "autoattack", "autoattack-rand")
+    assert STANDARD.attacks == ("fgsm", "pgd", "deepfool", "cw", "jsma", "autoattack", "autoattack-rand")
+    assert STANDARD.version == 2
 
 
 def test_order_is_kept_and_repetitions_are_dropped():
@@ -25,6 +26,7 @@ def test_order_is_kept_and_repetitions_are_dropped():
         "fgsm",
         "pgd",
         "deepfool",
+        "jsma",
         "autoattack",
         "autoattack-rand",
     )

@@ -102,6 +102,24 @@ def test_aggregated_is_projected_in_l2() -> None:
     torch.testing.assert_close(found["0.25 of the sum"], images(0.575, 0.6, 0.5, 0.5))
 
 
+def test_aggregated_keeps_the_largest_of_the_sum_in_l0() -> None:
+    crafted = {"member-1": images(1.0, 0.5, 0.5, 0.75), "member-2": images(1.0, 0.875, 0.5, 0.5)}
+    found = candidates(Aggregated(), crafted, Budget(norm="l0", eps=2))
+    assert torch.equal(found["0.25 of the sum"], images(0.75, 0.59375, 0.5, 0.5))
+    assert torch.equal(found["1 of the sum"], images(1.0, 0.875, 0.5, 0.5))
+    assert torch.equal(found["to the edge"], images(1.0, 0.875, 0.5, 0.5))
+    unbudgeted = candidates(Aggregated(), crafted, Budget(norm="l0"))
+    assert torch.equal(unbudgeted["1 of the sum"], images(1.0, 0.875, 0.5, 0.75))
+
+
+def test_a_craft_with_too_many_values_is_no_success_in_l0() -> None:
+    clean = CLEAN.expand(2, 1, 2, 2)
+    crafted = torch.cat([images(1.0, 1.0, 1.0, 0.5), images(1.0, 1.0, 0.5, 0.5)])
+    found = candidates(Standalone(), {"craft": crafted}, Budget(norm="l0", eps=2), clean)["craft"]
+    assert torch.equal(found[0], clean[0])
+    assert torch.equal(found[1], crafted[1])
+
+
 def test_aggregated_keeps_the_box() -> None:
     crafted = {"member-1": images(0.9, 0.5, 0.0, 0.5), "member-2": images(0.9, 0.5, 0.0, 0.5)}
     found = candidates(Aggregated(), crafted, Budget(norm="l2"))
@@ -114,9 +132,9 @@ def test_aggregated_without_budget_has_no_edge() -> None:
     torch.testing.assert_close(found["1 of the sum"], images(0.7, 0.5, 0.45, 0.5))
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_aggregated_leaves_an_image_that_nobody_moved(norm: str) -> None:
-    found = candidates(Aggregated(), {"member-1": CLEAN, "member-2": CLEAN}, Budget(norm=norm, eps=0.1))  # type: ignore[arg-type]
+@pytest.mark.parametrize("budget", [Budget(norm="linf", eps=0.1), Budget(norm="l2", eps=0.1), Budget(norm="l0", eps=3)])
+def test_aggregated_leaves_an_image_that_nobody_moved(budget: Budget) -> None:
+    found = candidates(Aggregated(), {"member-1": CLEAN, "member-2": CLEAN}, budget)
     for candidate in found.values():
         assert torch.equal(candidate, CLEAN)
 

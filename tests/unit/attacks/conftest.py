@@ -16,6 +16,7 @@ from dkd_bench.attacks.autoattack import (
     AutoAttackStandard,
 )
 from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerConfig, DeepFool
+from dkd_bench.attacks.jsma import JSMA
 from dkd_bench.target import Target
 
 
@@ -81,6 +82,7 @@ def small_attacks() -> dict[str, Attack]:
         PGD(),
         DeepFool(),
         CarliniWagner(CarliniWagnerConfig(binary_search_steps=3, steps=30)),
+        JSMA(),
         AutoAttackStandard(AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)),
         AutoAttackRand(AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2)),
     ]

@@ -15,13 +15,15 @@ from dkd_bench.errors import AttackError
 from dkd_bench.target import Target
 
 FIXED = ("fgsm", "pgd", "autoattack", "autoattack-rand")
-MINIMUM_NORM = ("deepfool", "cw")
+MINIMUM_NORM = ("deepfool", "cw", "jsma")
 EVERY = (*FIXED, *MINIMUM_NORM)
 DRAWING = ("pgd", "autoattack", "autoattack-rand")
 
 
 def budget_of(name, *, norm="l2", eps=0.05):
-    return Budget(norm="l2") if name in MINIMUM_NORM else Budget(norm=norm, eps=eps)
+    if name in MINIMUM_NORM:
+        return Budget(norm="l0" if name == "jsma" else "l2")
+    return Budget(norm=norm, eps=eps)
 
 
 def mlp(n_pixels, n_classes=4, seed=1):
@@ -38,7 +40,7 @@ def test_meta_name_is_the_entry_point(small_attacks, name):
     assert small_attacks[name].meta.name == name
 
 
-@pytest.mark.parametrize("attack", [DeepFool(), CarliniWagner()], ids=MINIMUM_NORM)
+@pytest.mark.parametrize("attack", [DeepFool(), CarliniWagner()], ids=["deepfool", "cw"])
 def test_minimum_norm_attack_comes_within_a_quarter_of_the_nearest_boundary(linear, attack):
     adversarial = attack.run(linear.target(), linear.images, linear.labels, Budget(norm="l2"), seed=0)
 
