@@ -12,14 +12,22 @@ import dkd_bench
 from dkd_bench.digests import library_versions
 from dkd_bench.plan import CHUNK_SIZE
 from dkd_bench.prepare import Workbench
-from dkd_bench.records import DatasetRecord, DefenseRecord, Interval, Manifest
+from dkd_bench.records import DatasetRecord, DefenseRecord, Interval, Manifest, SeparationRecord
 from dkd_bench.settings import settings_as_json
 
 LIBRARIES = ("foolbox", "numpy", "pyautoattack", "safetensors", "scikit-learn", "torch", "torchvision")
 
 
-def make_manifest(bench: Workbench, clean: Mapping[str, dict[str, Interval]]) -> Manifest:
-    """Return the manifest of a run; ``clean`` is the accuracy of each defence on its images by decision rule."""
+def make_manifest(
+    bench: Workbench, clean: Mapping[str, dict[str, Interval]], separations: Mapping[str, SeparationRecord]
+) -> Manifest:
+    """Return the manifest of a run.
+
+    Args:
+        bench: what the run works with.
+        clean: the accuracy of each defence on the run's images, by decision rule.
+        separations: the latent space separation of those that are ensembles.
+    """
     trained, request = bench.trained, bench.request
     return Manifest(
         versions={
@@ -44,6 +52,7 @@ def make_manifest(bench: Workbench, clean: Mapping[str, dict[str, Interval]]) ->
                 weights_sha256=each.sha256,
                 clean_accuracy=clean[name],
                 test_set_accuracy=each.clean_accuracy,
+                separation=separations.get(name),
                 randomized=each.defense.meta.randomized,
                 abstains=each.defense.meta.abstains,
             )

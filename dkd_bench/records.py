@@ -138,6 +138,22 @@ class EvidenceRecord(_Record):
     n: int
 
 
+class SeparationRecord(_Record):
+    """How far apart the members' latents lie (LSS, Eq. 5 and 6), on the whole test set."""
+
+    layer: str
+    n: int
+    """Images, each with one latent for every member."""
+    dimension: int
+    margin: float | None
+    """Mean over the members of the hard margin between a member's latents and all others'; ``None`` where some
+    member's are not linearly separable from the rest."""
+    scaled_margin: float | None
+    """The same in units of the latents' RMS radius: comparable between latents of unlike scale."""
+    reason: str | None
+    """Why there is no margin."""
+
+
 class DefenseRecord(_Record):
     """The trained defence that was attacked."""
 
@@ -149,6 +165,8 @@ class DefenseRecord(_Record):
     """On the run's images, by decision rule."""
     test_set_accuracy: dict[str, Fraction] = Field(default_factory=dict)
     """On the whole test set, by decision rule."""
+    separation: SeparationRecord | None = None
+    """Of an ensemble; ``None`` for a single network, and where members have no such layer."""
     randomized: bool
     abstains: bool
 

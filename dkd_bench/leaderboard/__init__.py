@@ -5,6 +5,8 @@ from dkd_bench.leaderboard._json import render_json
 from dkd_bench.leaderboard._markdown import render_markdown
 from dkd_bench.leaderboard._ranking import rank_runs
 from dkd_bench.leaderboard._render import FORMATS, Format, render
+from dkd_bench.leaderboard._separation import render_separations
+from dkd_bench.leaderboard._table import margins, one_line, percent, percent_interval, table
 
 __all__ = [
     "FORMATS",
@@ -15,8 +17,14 @@ __all__ = [
     "Row",
     "RunSummary",
     "ThreatModelScore",
+    "margins",
+    "one_line",
+    "percent",
+    "percent_interval",
     "rank_runs",
     "render",
     "render_json",
     "render_markdown",
+    "render_separations",
+    "table",
 ]

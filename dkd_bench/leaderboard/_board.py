@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from dkd_bench.budget import Norm
-from dkd_bench.records import Fraction, Interval, NormQuantiles
+from dkd_bench.records import Fraction, Interval, NormQuantiles, SeparationRecord
 
 Status = Literal["ok", "error", "not_run"]
 
@@ -65,6 +65,8 @@ class Row(_Part):
     missing: str | None
     """Which attacks did not run, and why; ``None`` if all did. A row that misses any is not ranked."""
     clean: Interval | None
+    separation: SeparationRecord | None
+    """How far apart the members' latents lie; ``None`` for a single network."""
     worst: Interval | None
     """Per image the worst over all threat models; ``None`` if anything is missing, or there is no budget."""
     failed_majorities: int | None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dkd_bench.leaderboard._board import AttackScore, Board, Group, Row, RunSummary, Status, ThreatModelScore
-from dkd_bench.leaderboard._table import NOTHING, one_line, percent, percent_interval, table
+from dkd_bench.leaderboard._table import NOTHING, margins, one_line, percent, percent_interval, table
+from dkd_bench.records import SeparationRecord
 
 _DIGITS_SHOWN = 12
-_NORMS = {"linf": "Linf", "l2": "L2"}
+_NORMS = {"linf": "Linf", "l2": "L2", "l0": "L0"}
 _STATUS: dict[Status, str] = {"ok": NOTHING, "error": "error", "not_run": "not run"}
 _RULE_MARKS = {"boosted": "*"}
 """As in the paper: DKD* is DKD judged by the boosted vote."""
@@ -97,8 +98,9 @@ def _note(row: Row, *, labelled: bool) -> str:
 
 def _ranking_table(group: Group, *, labelled: bool) -> str:
     header = ["#", "run", "defence", "rule", "clean", *group.threat_models]
-    header += ["worst of all", "failed", "abstained", "note"]
+    header += ["worst of all", "failed", "abstained", "LSS", "note"]
     counts_rejects = any(row.abstains or row.abstained for row in group.rows)
+    measures_latents = any(row.separation is not None for row in group.rows)
     lines = []
     notes = 0
     for row in group.rows:
@@ -113,10 +115,16 @@ def _ranking_table(group: Group, *, labelled: bool) -> str:
                 percent_interval(row.worst),
                 _count(row.failed_majorities),
                 _count(row.abstained) if counts_rejects else "",
+                _separation(row.separation) if measures_latents else "",
                 str(notes) if noted else "",
             ]
         )
     return table(header, lines, left=4)
+
+
+def _separation(found: SeparationRecord | None) -> str:
+    raw, scale_free = margins(found)
+    return raw if raw == scale_free else f"{raw} ({scale_free})"
 
 
 def _count(number: int | None) -> str:
@@ -229,6 +237,11 @@ def _legend_of_ranking(board: Board) -> Sequence[str]:
         "A row without rank lacks an attack that others stood, or one failed: that is not survival.",
         "passes: images that the attacks evaluated, for each image asked for; lines may share crafts.",
     ]
+    if any(row.separation is not None for group in board.groups for row in group.rows):
+        lines.append(
+            "LSS: how far apart the members' latents of the test set lie (Eq. 5, 6), as a raw margin, which grows with "
+            "their scale, and in parentheses over their RMS radius; none: some are not linearly separable."
+        )
     if any(row.abstains or row.abstained for group in board.groups for row in group.rows):
         lines.append(
             "abstained: images for which the worst that happened is a reject, counted as not fooled "

@@ -116,7 +116,7 @@ def _group_key(record: RunRecord, cell: CellRecord, indices_digest: str) -> _Gro
 
 
 def _group_order(key: _GroupKey) -> tuple[object, ...]:
-    """Sort by what was attacked, then linf and l2 by eps, then what had no budget."""
+    """Sort by what was attacked, then linf, l2 and l0 by eps, then what had no budget."""
     return (*key[:5], key.eps is None, NORMS.index(key.norm), key.eps or 0.0)
 
 
@@ -197,6 +197,7 @@ def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected
         status=_status(score.status for score in threat_models),
         missing=_what_is_missing(threat_models),
         clean=None if defense is None else defense.clean_accuracy.get(key.decision),
+        separation=None if defense is None else defense.separation,
         worst=whole and whole.robust,
         failed_majorities=whole and whole.count(Outcome.FAILED_MAJORITY),
         abstained=whole and whole.count(Outcome.ABSTAINED),

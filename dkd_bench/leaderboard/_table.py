@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dkd_bench.records import Fraction, Interval
+from dkd_bench.records import Fraction, Interval, SeparationRecord
 
 NOTHING = "-"
 """In a cell that could hold a number and has none."""
@@ -23,6 +23,15 @@ def percent_interval(found: Interval | None) -> str:
         return NOTHING
     low, high = found.ci95
     return f"{percent(found.value)} [{percent(low)}, {percent(high)}]"
+
+
+def margins(found: SeparationRecord | None) -> tuple[str, str]:
+    """Return the raw and the scale-free margin of latents; ``none`` where they do not separate."""
+    if found is None:
+        return NOTHING, NOTHING
+    if found.margin is None or found.scaled_margin is None:
+        return "none", "none"
+    return f"{found.margin:.3g}", f"{found.scaled_margin:.3g}"
 
 
 def one_line(text: str) -> str:

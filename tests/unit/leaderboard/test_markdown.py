@@ -15,7 +15,7 @@ import pytest
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.leaderboard import FORMATS, Board, rank_runs, render, render_markdown
 from dkd_bench.leaderboard._table import one_line, percent, percent_interval, table
-from dkd_bench.records import CellRecord, Interval, RunRecord
+from dkd_bench.records import CellRecord, Interval, RunRecord, SeparationRecord
 
 MakeCell = Callable[..., CellRecord]
 MakeRun = Callable[..., RunRecord]
@@ -127,3 +127,26 @@ def test_table_aligns_and_drops_empty_columns() -> None:
     assert table(["name", "empty", "n"], [["a", "", "1"], ["long name", "", "200"]], left=2) == (
         "| name      |   n |\n| --------- | --: |\n| a         |   1 |\n| long name | 200 |"
     )
+
+
+def test_lss_stands_in_the_ranking_of_ensembles(make_cell: MakeCell, make_run: MakeRun) -> None:
+    run = make_run([make_cell(defense=name) for name in ("dkd", "overlapping", "single")])
+    found = {"layer": "latent", "n": 500, "dimension": 64}
+    separations = {
+        "dkd": SeparationRecord(**found, margin=41.58, scaled_margin=0.6061, reason=None),
+        "overlapping": SeparationRecord(**found, margin=None, scaled_margin=None, reason="no plane separates them"),
+        "single": None,
+    }
+    defenses = {
+        name: record.model_copy(update={"separation": separations[name]})
+        for name, record in run.manifest.defenses.items()
+    }
+    manifest = run.manifest.model_copy(update={"defenses": defenses})
+    text = render_markdown(rank_runs([("demo", run.model_copy(update={"manifest": manifest}))]))
+
+    lines = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith("| 1 ")}
+    assert "| 41.6 (0.606) |" in lines["dkd"]
+    assert "|         none |" in lines["overlapping"]
+    assert "|            - |" in lines["single"]
+    assert "- LSS: how far apart" in text
+    assert max(map(len, text.splitlines()[:12])) <= TERMINAL
