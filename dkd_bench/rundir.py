@@ -12,6 +12,10 @@ from dkd_bench.records import SCHEMA_VERSION, RunRecord
 from dkd_bench.store import TensorStore, read_file, write_file, write_json
 
 RESULTS = "results.json"
+PLOTS = "plots"
+"""The folder, in a run's, of its pictures."""
+
+_PICTURE_SUFFIXES = (".png", ".svg")
 
 
 def evidence_store(folder: Path) -> TensorStore:
@@ -21,10 +25,37 @@ def evidence_store(folder: Path) -> TensorStore:
 
 def save_run(record: RunRecord, folder: Path) -> None:
     """Write the record and the leaderboard; raise StoreError if they cannot be written."""
-    board = rank_runs([(folder.name, record)])
-    write_file(folder / "leaderboard.md", render(board, "markdown"))
-    write_file(folder / "leaderboard.json", render(board, "json"))
+    save_board(record, folder)
     write_json(folder / RESULTS, record.model_dump(mode="json"))
+
+
+def save_board(record: RunRecord, folder: Path) -> None:
+    """Write the leaderboard, with links to the pictures there are; raise StoreError if it cannot be written."""
+    board = rank_runs([(folder.name, record)])
+    write_file(folder / "leaderboard.md", with_pictures(render(board, "markdown"), folder))
+    write_file(folder / "leaderboard.json", render(board, "json"))
+
+
+def with_pictures(board: str, folder: Path) -> str:
+    """Return the board's Markdown followed by the pictures in ``folder``; as it is if there are none.
+
+    Of one drawn in several formats the first of ``_PICTURE_SUFFIXES`` is shown.
+    """
+    names = sorted({file.stem for file in (folder / PLOTS).glob("*") if file.suffix in _PICTURE_SUFFIXES})
+    if not names:
+        return board
+    kinds = {
+        name: next(kind for kind in _PICTURE_SUFFIXES if (folder / PLOTS / (name + kind)).is_file()) for name in names
+    }
+    links = "\n\n".join(f"![{name}]({PLOTS}/{name}{kind})" for name, kind in kinds.items())
+    return f"{board}\n## Pictures\n\n{links}\n"
+
+
+def forget_pictures(folder: Path) -> None:
+    """Delete the pictures of a run that is about to be made again; they would show other numbers."""
+    for file in (folder / PLOTS).glob("*"):
+        if file.suffix in _PICTURE_SUFFIXES:
+            file.unlink()
 
 
 def load_run(path: Path) -> RunRecord:
