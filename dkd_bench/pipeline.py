@@ -12,14 +12,15 @@ from dkd_bench.cache import cache_root
 from dkd_bench.cells import Cost, Examined, empty_cells, scored_cell, trials_without_crafts
 from dkd_bench.craft import Chunk, Crafter, Evidence
 from dkd_bench.errors import AttackError, ConfigError, EvidenceError, PluginError
+from dkd_bench.latents import separations
 from dkd_bench.manifest import make_manifest, suite_record
 from dkd_bench.plan import NOT_ADAPTIVE, Craft, Trial, budgets_of
 from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import Progress, SilentProgress, Task
-from dkd_bench.records import CellRecord, EvidenceRecord, RunRecord
+from dkd_bench.records import CellRecord, EvidenceRecord, RunRecord, SeparationRecord
 from dkd_bench.request import RunRequest
 from dkd_bench.retention import keep_evidence
-from dkd_bench.rundir import RESULTS, evidence_store, load_run, save_run
+from dkd_bench.rundir import RESULTS, evidence_store, forget_pictures, load_run, save_run
 from dkd_bench.score import TrialScorer, decided
 from dkd_bench.statistics import mean_interval
 from dkd_bench.store import TensorStore
@@ -67,14 +68,21 @@ def _default_name(bench: Workbench) -> str:
 
 
 def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
-    """Return the record in ``folder`` if it is this very run, done; refuse to write over another run."""
+    """Return the record in ``folder`` if it is this very run, done; refuse to write over another request's run.
+
+    A run of the same request under another version of the code or the data is made again in its place.
+    """
     if not (folder / RESULTS).is_file():
         return None
     record = load_run(folder)
-    if record.manifest.plan_digest != bench.plan_digest:
+    if record.manifest.request != bench.request.as_json():
         raise ConfigError(
             f"{folder} holds another run ({record.manifest.command}); choose another --out, or move that one away"
         )
+    if record.manifest.plan_digest != bench.plan_digest:
+        log.info("%s was made by other code or from other data; making it again", folder)
+        forget_pictures(folder)
+        return None
     kept = evidence_store(folder)
     whole = bench.request.evidence != "all" or all(kept.path(key).is_file() for key in record.evidence)
     return record if record.complete and whole else None
@@ -96,10 +104,12 @@ class Runner:
         self._clean: dict[str, list[dict[str, Tensor]]] = {}
         self._examinations: dict[str, Examined] = {}
         self._reported: set[str] = set()
+        self._separations: dict[str, SeparationRecord] = {}
         self._all_crafts = progress.start("crafts", sum(len(craft.keys) for craft in bench.plan.crafts))
 
     def run_trials(self) -> None:
         """Craft and score every trial of the plan; a failing attack leaves ``error`` in its cells and no more."""
+        self._separations = separations(self.bench.trained)
         for craft, number in crafted_ahead(self.bench, self.crafter):
             made = self.crafter.find(craft.keys[number])
             if made is not None:
@@ -129,6 +139,7 @@ class Runner:
             manifest=make_manifest(
                 self.bench,
                 {name: self._examined(name).clean_intervals for name in self.bench.trained.defenses},
+                self._separations,
             ),
             evidence=self._evidence,
             cells=tuple(cells),

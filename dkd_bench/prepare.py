@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dkd_bench import registry
 from dkd_bench.attacks import Attack
-from dkd_bench.budget import Budget
+from dkd_bench.budget import Budget, Norm
 from dkd_bench.craft import Chunk
 from dkd_bench.data import Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense
@@ -174,10 +174,10 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
     threat_models = _threat_models(request)
     explicit = tuple(Budget(norm=request.norm, eps=eps) for eps in dict.fromkeys(request.eps))
     dataset = load_dataset(request.dataset, root=request.data_root)
+    budgets = explicit or (_default_budget(dataset, request.norm),)
     n_examples = dataset.default_n_examples if request.n_examples is None else request.n_examples
     indices = select_balanced(dataset.test.labels, n_examples=n_examples, seed=request.seed)
     trained = train(request, progress, dataset=dataset, attacks=attacks)
-    budgets = explicit or (Budget(norm=request.norm, eps=dataset.default_eps[request.norm]),)
     networks: dict[str, tuple[str, nn.Module]] = {}
     planned = _planned_defenses(trained, threat_models, networks)
     plan = (
@@ -206,6 +206,22 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
         networks=networks,
         plan=plan,
     )
+
+
+def check_words(request: RunRequest) -> None:
+    """Raise what ``prepare`` would raise for a wrong name or setting, before anything is loaded or trained."""
+    attacks = _attacks(request)
+    _threat_models(request)
+    _device(request.device)
+    classes, _ = _defense_classes(request)
+    _check_settings(request, classes, attacks)
+    _factories(classes, request)
+
+
+def _default_budget(dataset: Dataset, norm: Norm) -> Budget:
+    if norm not in dataset.default_eps:
+        raise ConfigError(f"dataset {dataset.name!r} has no budget of its own in {norm}; give one with --eps")
+    return Budget(norm=norm, eps=dataset.default_eps[norm])
 
 
 def _device(word: str) -> torch.device:

@@ -11,7 +11,12 @@ import typer
 from dkd_bench.cli.console import report_error
 from dkd_bench.cli.leaderboard import leaderboard
 from dkd_bench.cli.list import list_plugins
+from dkd_bench.cli.lss import lss
+from dkd_bench.cli.plot import plot
+from dkd_bench.cli.publish import publish
+from dkd_bench.cli.reproduce import reproduce
 from dkd_bench.cli.run import run
+from dkd_bench.cli.sweep import sweep
 from dkd_bench.cli.train import train
 from dkd_bench.cli.verify import verify
 from dkd_bench.errors import DkdBenchError, ExitCode
@@ -26,8 +31,13 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(train)
+app.command()(sweep)
+app.command()(reproduce)
 app.command("list")(list_plugins)
 app.command()(leaderboard)
+app.command()(publish)
+app.command()(lss)
+app.command()(plot)
 app.command()(verify)
 
 

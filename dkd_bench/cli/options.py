@@ -14,6 +14,7 @@ Defenses = Annotated[
     list[str],
     typer.Option("--defense", metavar="NAME", help="A defence, or path/to/file.py:Class. Repeats."),
 ]
+Defense = Annotated[str, typer.Option("--defense", metavar="NAME", help="A defence, or path/to/file.py:Class.")]
 Attacks = Annotated[
     list[str],
     typer.Option(
@@ -41,7 +42,7 @@ Epsilons = Annotated[
         metavar="E",
         default_factory=list,
         show_default="the dataset's own",
-        help="A budget in [0, 1] pixel units. Repeats.",
+        help="A budget in [0, 1] pixel units; in l0, how many values may change. Repeats.",
     ),
 ]
 DatasetName = Annotated[
@@ -51,6 +52,10 @@ DatasetName = Annotated[
 DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="DIR", help="Where the datasets are; else DKD_BENCH_DATA, else downloaded."),
+]
+NExamples = Annotated[
+    int | None,
+    typer.Option("--n-examples", metavar="N", help="Test images to attack; else the dataset's own number."),
 ]
 RecipeName = Annotated[Literal["fast", "paper"], typer.Option("--recipe", help="How networks are trained.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Of training, images and attacks.")]
@@ -66,7 +71,8 @@ Settings = Annotated[
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.")]
 Format = Literal["markdown", "json"]
-OutputFormat = Annotated[Format, typer.Option("--format", help="How the leaderboard is printed.")]
+OutputFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
+PictureFormat = Annotated[Literal["png", "svg"], typer.Option("--figure", help="The format of the picture.")]
 
 
 def batch_size(word: str) -> int | None:

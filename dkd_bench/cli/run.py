@@ -16,6 +16,7 @@ from dkd_bench.cli.options import (
     Defenses,
     Device,
     Epsilons,
+    NExamples,
     OutputFormat,
     RecipeName,
     Seed,
@@ -35,9 +36,7 @@ def run(
     setting: Settings,
     dataset: DatasetName = "digits",
     norm: Annotated[Norm, typer.Option(help="The norm of the budgets.")] = "linf",
-    n_examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Test images to attack; else the dataset's own number.")
-    ] = None,
+    n_examples: NExamples = None,
     seed: Seed = 0,
     recipe: RecipeName = "fast",
     batch_size_: Annotated[

@@ -148,6 +148,14 @@ def test_another_run_is_not_overwritten(bench):
         bench(attacks=("pgd",))
 
 
+def test_the_same_request_under_other_code_is_made_again_in_its_place(bench, monkeypatch):
+    first = bench(attacks=("fgsm",))
+    monkeypatch.setattr("dkd_bench.prepare.package_digest", lambda: "of other code")
+    again = bench(attacks=("fgsm",))
+    assert again.manifest.plan_digest != first.manifest.plan_digest
+    assert again.cells == first.cells
+
+
 @pytest.mark.parametrize("keep", ["broken", "none"])
 def test_evidence_is_kept_as_asked(bench, tmp_path, cache, keep):
     record = bench(attacks=("fgsm",), evidence=keep)

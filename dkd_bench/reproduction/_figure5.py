@@ -1,0 +1,128 @@
+"""Figure 5 out of a sweep over zeta: separation and accuracy, with RI and KD as levels."""
+
+from __future__ import annotations
+
+from dkd_bench.reproduction._record import Block, Entry, Estimate, Row, Trend
+from dkd_bench.reproduction._study import StudyRequest
+from dkd_bench.reproduction._tables import Tables
+from dkd_bench.reproduction._trends import trend
+from dkd_bench.request import RunRequest
+from dkd_bench.sweep import Sweep, SweepPoint, SweepRequest
+
+ZETAS = ("0", "0.5", "0.7", "0.9", "0.95")
+_PAPER_ZETA = "0.9"
+_EPS = 0.1
+
+
+def figure5_sweep(request: StudyRequest, n_test: int) -> SweepRequest:
+    """Return the sweep that Figure 5 is drawn from."""
+    return SweepRequest(
+        run=RunRequest(
+            defenses=("dkd",),
+            attacks=("fgsm",),
+            threat_models=("standalone", "joint"),
+            dataset=request.dataset,
+            eps=(_EPS,),
+            n_examples=min(n_test, request.n_slow, request.n_examples or n_test),
+            seed=request.seeds[0],
+            recipe=request.recipe,
+            device=request.device,
+            data_root=request.data_root,
+            out=request.folder / f"figure5-seed-{request.seeds[0]}",
+        ),
+        setting="zeta",
+        values=ZETAS,
+        levels=("ri", "kd"),
+    )
+
+
+def figure5(sweep: Sweep) -> Tables:
+    """Return the sweep as tables, and what the paper reads from its figure."""
+    labelled = [
+        *((f"DKD, zeta {point.label}", point) for point in sweep.points),
+        *((point.label.upper(), point) for point in sweep.levels),
+    ]
+    threat_models = tuple(sweep.points[0].robust)
+    return Tables(
+        title="Figure 5: latent space separation and accuracy against zeta",
+        blocks=(
+            Block(
+                title="Latent space separation (LSS)",
+                unit="margin",
+                columns=("raw", "scale-free"),
+                rows=tuple(Row(label=label, entries=_separation(point)) for label, point in labelled),
+            ),
+            Block(
+                title=f"Accuracy, clean and under {sweep.attack} at {sweep.norm} {sweep.eps:g}",
+                unit="percent",
+                columns=("clean", *threat_models),
+                rows=tuple(Row(label=label, entries=_accuracies(point, sweep.n)) for label, point in labelled),
+            ),
+        ),
+        trends=(*_order(sweep), *_along_zeta(sweep)),
+        notes=(
+            "Clean accuracy is that of the whole test set.",
+            "Raw margins grow with the scale of the latents; only scale-free ones compare networks of unlike scale.",
+        ),
+    )
+
+
+def _raw(point: SweepPoint) -> float:
+    """Return the raw margin, 0 where the latents do not separate."""
+    return (point.separation.margin if point.separation is not None else None) or 0.0
+
+
+def _scaled(point: SweepPoint) -> float:
+    return (point.separation.scaled_margin if point.separation is not None else None) or 0.0
+
+
+def _order(sweep: Sweep) -> list[Trend]:
+    levels = {point.label: point for point in sweep.levels}
+    chosen = next(point for point in sweep.points if point.label == _PAPER_ZETA)
+    return [
+        trend(
+            f"LSS of DKD (zeta {_PAPER_ZETA}) > RI > KD{called}.",
+            [
+                ("DKD over RI", margin(chosen), margin(levels["ri"])),
+                ("RI over KD", margin(levels["ri"]), margin(levels["kd"])),
+            ],
+            digits=3,
+        )
+        for called, margin in ((", raw", _raw), (", scale-free (not in the paper)", _scaled))
+    ]
+
+
+def _along_zeta(sweep: Sweep) -> list[Trend]:
+    steps = list(zip(sweep.points[1:], sweep.points, strict=False))
+    first, last = sweep.points[0], sweep.points[-1]
+    return [
+        trend(
+            "LSS, raw, rises with zeta.",
+            [(f"zeta {one.label} over {other.label}", _raw(one), _raw(other)) for one, other in steps],
+            digits=3,
+        ),
+        trend(
+            "Clean accuracy falls as zeta rises.",
+            [(f"zeta {first.label} over {last.label}", first.test_set_accuracy, last.test_set_accuracy)],
+        ),
+    ]
+
+
+def _separation(point: SweepPoint) -> tuple[Entry, Entry]:
+    found = point.separation
+    margins = (None, None) if found is None else (found.margin, found.scaled_margin)
+    n = 0 if found is None else found.n
+    first, second = (
+        None if margin is None else Estimate(value=margin, ci95=None, n=n, by_seed=(margin,), spread=None)
+        for margin in margins
+    )
+    return Entry(measured=first, paper=None), Entry(measured=second, paper=None)
+
+
+def _accuracies(point: SweepPoint, n: int) -> tuple[Entry, ...]:
+    clean = Estimate(value=point.test_set_accuracy, ci95=None, n=n, by_seed=(point.test_set_accuracy,), spread=None)
+    robust = [
+        Estimate(value=found.value, ci95=found.ci95, n=n, by_seed=(found.value,), spread=None)
+        for found in point.robust.values()
+    ]
+    return tuple(Entry(measured=each, paper=None) for each in (clean, *robust))

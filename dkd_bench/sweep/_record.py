@@ -1,0 +1,50 @@
+"""What a sweep measured, as it stands in ``sweep.json``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from dkd_bench.budget import Norm
+from dkd_bench.leaderboard import RunSummary
+from dkd_bench.records import Fraction, Interval, SeparationRecord
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SweepPoint(_Part):
+    """A defence as one run measured it, under the rule that it deploys."""
+
+    label: str
+    """The value of the setting, or the level's defence."""
+    defense: str
+    decision: str
+    clean: Interval
+    """On the images of the run."""
+    test_set_accuracy: Fraction
+    """Clean, on the whole test set."""
+    separation: SeparationRecord | None
+    robust: dict[str, Interval]
+    """By threat model, over all images of the run."""
+    weights_sha256: str
+    run: RunSummary
+
+
+class Sweep(_Part):
+    """What a sweep measured."""
+
+    schema_version: Literal[1] = 1
+    defense: str
+    setting: str
+    dataset: str
+    attack: str
+    norm: Norm
+    eps: float | None
+    """``None`` for a minimum-norm attack."""
+    n: int
+    seed: int
+    points: tuple[SweepPoint, ...]
+    levels: tuple[SweepPoint, ...]
