@@ -126,9 +126,15 @@ class _Search:
         self._config = config
         self._found = images.clone()
         self._ranks = torch.full((len(images),), torch.iinfo(torch.int64).max, device=images.device)
-        self._n_values = images[0].numel() if len(images) else 1
+        self._n_values = images[0].numel()
         # A share such as 0.29 of 100 values is 28.999... in floats.
-        self._steps = min(config.iterations, floor(self._n_values * config.gamma / 2 + 1e-9))
+        allowed = floor(self._n_values * config.gamma / 2 + 1e-9)
+        if allowed < 1:
+            raise ConfigError(
+                f"gamma must allow a pair of the {self._n_values} values, at least {2 / self._n_values:.3g}; "
+                f"got {config.gamma:g}"
+            )
+        self._steps = min(config.iterations, allowed)
 
     def run(self, aims: Tensor) -> Tensor:
         """Return the best image found of each clean one; ``aims`` are the classes to aim at, shape ``(N, T)``."""

@@ -459,3 +459,11 @@ def test_parameters_are_checked(settings, message):
 def test_no_other_norm_than_l0(linear):
     with pytest.raises(ConfigError, match="attack 'jsma' works in l0, not in l2"):
         JSMA().run(linear.target(), linear.images, linear.labels, Budget(norm="l2"), seed=0)
+
+
+def test_a_share_that_allows_no_pair_is_refused_and_is_no_survival():
+    images = random_images(2, (1, 5, 5), seed=0)
+    attack = JSMA(JSMAConfig(gamma=0.07))
+
+    with pytest.raises(ConfigError, match=r"gamma must allow a pair of the 25 values, at least 0\.08; got 0\.07"):
+        attack.run(wrapped(mlp((1, 5, 5), 3, seed=0), 3), images, torch.zeros(2, dtype=torch.long), UNBUDGETED, seed=0)
