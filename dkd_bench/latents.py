@@ -11,22 +11,26 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from dkd_bench import margin, separation, separation_records
 from dkd_bench.cache import cache_root
 from dkd_bench.data import Dataset, Split, select_balanced
 from dkd_bench.digests import digest_json, library_versions
-from dkd_bench.errors import ConfigError, StoreError
+from dkd_bench.errors import ConfigError, DkdBenchError, StoreError
 from dkd_bench.prepare import Trained
+from dkd_bench.progress import Progress, SilentTask
 from dkd_bench.records import SeparationRecord
 from dkd_bench.separation import ensemble_separation, permutation_null
 from dkd_bench.separation_records import EnsembleSeparation, PermutationNull, SeparationReport
 from dkd_bench.store import read_file, write_file
-from dkd_bench.training import outputs_on
+from dkd_bench.training import _fit, captured_latent, outputs_on
 from dkd_bench.weights import TrainedDefense
 
 log = logging.getLogger(__name__)
+
+WIDEST = 1024
+"""Values of a latent beyond which an exact margin takes minutes."""
 
 LATENT_LAYER = "latent"
 """What the networks of dkd-bench call the layer before their logits."""
@@ -98,19 +102,24 @@ def measured_separation(  # noqa: PLR0913
     )
 
 
-def separations(trained: Trained) -> dict[str, SeparationRecord]:
+def separations(trained: Trained, progress: Progress) -> dict[str, SeparationRecord]:
     """Return the separation of each ensemble's latents on the whole test set; others are left out.
 
-    Left out are single networks, and ensembles whose members have no layer ``latent`` or unlike ones.
+    Left out are single networks, and ensembles without a usable layer ``latent`` in every member: a run goes on
+    without them.
     """
+    ensembles = [
+        (name, each)
+        for name, each in trained.defenses.items()
+        if len(each.defense.members) > 1
+        and all(LATENT_LAYER in dict(member.named_modules()) for member in each.defense.members)
+    ]
+    task = progress.start("separation of latents", len(ensembles)) if ensembles else SilentTask()
     found = {}
-    for name, each in trained.defenses.items():
-        members = list(each.defense.members)
-        if len(members) < 2 or not all(LATENT_LAYER in dict(member.named_modules()) for member in members):
-            continue
+    for name, each in ensembles:
         try:
             report = measured_separation(each, trained.dataset, trained.dataset_digest)
-        except ConfigError as error:
+        except DkdBenchError as error:
             log.warning("no LSS of %s: %s", name, error)
             continue
         found[name] = SeparationRecord(
@@ -121,6 +130,7 @@ def separations(trained: Trained) -> dict[str, SeparationRecord]:
             scaled_margin=report.separation.scaled_lss,
             reason=report.separation.reason,
         )
+        task.advance(note=f"LSS of {name}")
     return found
 
 
@@ -147,16 +157,34 @@ def _latents(trained: TrainedDefense, split: Split, layer: str) -> list[Tensor]:
     latents = []
     for number, member in enumerate(trained.defense.members, start=1):
         try:
+            _check_layer(member, split, layer)
             latents.append(outputs_on(member, split, latent_layer=layer).cpu())
         except ConfigError as error:
             raise ConfigError(f"member {number} of defence {trained.name!r}: {error}") from error
     return latents
 
 
+@torch.no_grad()
+def _check_layer(member: nn.Module, split: Split, layer: str) -> None:
+    """Raise ConfigError unless ``layer`` gives one tensor, not too wide, in each evaluation of ``member``."""
+    weights = next(member.parameters(), None)
+    device = torch.device("cpu") if weights is None else weights.device
+    images, _ = split.batch(torch.arange(1))
+    with captured_latent(member, layer) as captured:
+        member(images.to(device))
+    if weights is None or len(captured) != 1 or not isinstance(captured[0], Tensor):
+        raise ConfigError(f"layer {layer!r} must give one tensor in each evaluation of a network with weights")
+    if captured[0].numel() > WIDEST:
+        raise ConfigError(
+            f"latents of {captured[0].numel()} values are too many for an exact margin, at most {WIDEST}; "
+            "name a narrower layer"
+        )
+
+
 @cache
 def _code() -> str:
     """Return a digest of the source that the numbers come from."""
-    sources = (margin.__file__, separation.__file__, separation_records.__file__, __file__)
+    sources = (margin.__file__, separation.__file__, separation_records.__file__, _fit.__file__, __file__)
     return digest_json([sha256(Path(source).read_bytes()).hexdigest() for source in sources])
 
 

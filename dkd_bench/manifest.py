@@ -15,7 +15,7 @@ from dkd_bench.prepare import Workbench
 from dkd_bench.records import DatasetRecord, DefenseRecord, Interval, Manifest, SeparationRecord
 from dkd_bench.settings import settings_as_json
 
-LIBRARIES = ("foolbox", "numpy", "pyautoattack", "safetensors", "scikit-learn", "torch", "torchvision")
+LIBRARIES = ("foolbox", "numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
 
 def make_manifest(
@@ -42,6 +42,7 @@ def make_manifest(
             name=trained.dataset.name,
             digest=trained.dataset_digest,
             n=len(bench.indices),
+            n_test=len(trained.dataset.test),
             indices=tuple(bench.indices.tolist()),
         ),
         defenses={

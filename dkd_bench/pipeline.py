@@ -49,6 +49,7 @@ def run(request: RunRequest, *, progress: Progress | None = None) -> tuple[RunRe
     if finished is not None:
         log.info("%s holds this very run; nothing to compute", folder)
         return finished, folder
+    forget_pictures(folder)
     runner = Runner(bench, progress, Crafter(TensorStore(cache_root() / "crafts")))
     try:
         runner.run_trials()
@@ -59,6 +60,20 @@ def run(request: RunRequest, *, progress: Progress | None = None) -> tuple[RunRe
     keep_evidence(record, runner.crafter.store, evidence_store(folder), keep=request.evidence)
     save_run(record, folder)
     return record, folder
+
+
+def run_whole(request: RunRequest, *, progress: Progress) -> RunRecord:
+    """Carry out ``request`` and return its record, which is complete; for what rests on several runs.
+
+    Raises:
+        AttackError: if something of it failed; what was computed is kept, and the same request goes on from there.
+        DkdBenchError: as ``run``.
+    """
+    record, folder = run(request, progress=progress)
+    if not record.complete:
+        reason = next((cell.reason for cell in record.cells if cell.status == "error"), "it is incomplete")
+        raise AttackError(f"the run in {folder} failed: {reason}")
+    return record
 
 
 def _default_name(bench: Workbench) -> str:
@@ -81,7 +96,6 @@ def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
         )
     if record.manifest.plan_digest != bench.plan_digest:
         log.info("%s was made by other code or from other data; making it again", folder)
-        forget_pictures(folder)
         return None
     kept = evidence_store(folder)
     whole = bench.request.evidence != "all" or all(kept.path(key).is_file() for key in record.evidence)
@@ -109,7 +123,7 @@ class Runner:
 
     def run_trials(self) -> None:
         """Craft and score every trial of the plan; a failing attack leaves ``error`` in its cells and no more."""
-        self._separations = separations(self.bench.trained)
+        self._separations = separations(self.bench.trained, self._progress)
         for craft, number in crafted_ahead(self.bench, self.crafter):
             made = self.crafter.find(craft.keys[number])
             if made is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -224,6 +224,31 @@ def _default_budget(dataset: Dataset, norm: Norm) -> Budget:
     return Budget(norm=norm, eps=dataset.default_eps[norm])
 
 
+def concerning(request: RunRequest) -> RunRequest:
+    """Return ``request`` without the settings of plugins that it does not name, and those that none of its knows.
+
+    Raises:
+        ConfigError: if a name is unknown, or a setting is no setting at all.
+    """
+    classes, _ = _defense_classes(request)
+    known = _known_settings(classes, _attack_classes(request))
+    kept = tuple(
+        word
+        for word in request.settings
+        for plugin, setting in parse_settings((word,))
+        if (plugin in known if plugin is not None else any(setting in names for names in known.values()))
+    )
+    return replace(request, settings=kept)
+
+
+def defense_name(reference: str) -> str:
+    """Return what the defence that a user names, perhaps by its file, calls itself; raises as ``train`` does."""
+    classes, failures = _defense_classes(TrainRequest(defenses=(reference,)))
+    for reason in failures.values():
+        raise PluginError(reason)
+    return next(iter(classes))
+
+
 def _device(word: str) -> torch.device:
     if word == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
@@ -257,10 +282,17 @@ def _factories(classes: Mapping[str, type[Defense]], request: TrainRequest) -> d
     return factories
 
 
+def _known_settings(
+    classes: Mapping[str, type[Defense]], attacks: Mapping[str, Attack | type[Attack]]
+) -> dict[str, Sequence[str]]:
+    """Return the names of the settings of each defence and attack in a run, by the plugin's name."""
+    known: dict[str, Sequence[str]] = {name: setting_names(attack.Config) for name, attack in attacks.items()}
+    return known | {name: setting_names(cls.Settings) for name, cls in classes.items()}
+
+
 def _check_settings(request: TrainRequest, classes: Mapping[str, type[Defense]], attacks: Mapping[str, Attack]) -> None:
     """Refuse a ``--set`` that concerns nothing in the run."""
-    known = {name: setting_names(attack.Config) for name, attack in attacks.items()}
-    known |= {name: setting_names(cls.Settings) for name, cls in classes.items()}
+    known = _known_settings(classes, attacks)
     for plugin, setting in parse_settings(request.settings):
         if plugin is not None and plugin not in known:
             raise UnknownNameError("defence or attack in this run", plugin, known, known_as="In this run")
@@ -269,16 +301,22 @@ def _check_settings(request: TrainRequest, classes: Mapping[str, type[Defense]],
             raise UnknownNameError("setting", setting, everything, known_as="Settings in this run")
 
 
-def _attacks(request: RunRequest) -> dict[str, Attack]:
-    parsed = parse_settings(request.settings)
-    attacks: dict[str, Attack] = {}
+def _attack_classes(request: RunRequest) -> dict[str, type[Attack]]:
+    classes: dict[str, type[Attack]] = {}
     for name in resolve_attacks(request.attacks):
         cls = registry.load("attacks", name)
         if not (isinstance(cls, type) and issubclass(cls, Attack)) or not hasattr(cls, "meta"):
             raise PluginError(f"{name!r} must be a subclass of dkd_bench.api.Attack with a meta, got {cls!r}")
-        words = settings_for(cls.meta.name, setting_names(cls.Config), parsed)
-        attacks[cls.meta.name] = cls(settings_from_words(cls.Config, words, owner=cls.meta.name))
-    return attacks
+        classes[cls.meta.name] = cls
+    return classes
+
+
+def _attacks(request: RunRequest) -> dict[str, Attack]:
+    parsed = parse_settings(request.settings)
+    return {
+        name: cls(settings_from_words(cls.Config, settings_for(name, setting_names(cls.Config), parsed), owner=name))
+        for name, cls in _attack_classes(request).items()
+    }
 
 
 def _threat_models(request: RunRequest) -> dict[str, ThreatModel]:
@@ -338,8 +376,6 @@ def _planned_defenses(
 
 
 def _trained_reference(trainer: Trainer) -> nn.Module:
-    from dataclasses import replace
-
     return replace(trainer, seed=trainer.seed + SEED_OFFSET).trained(REFERENCE, Reference).defense.members[0]
 
 

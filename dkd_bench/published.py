@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ def pages(folder: Path) -> dict[Path, str]:
 
     Raises:
         ConfigError: if nothing is published in ``folder``.
-        StoreError: if a record is damaged.
+        StoreError: if a record is damaged, or a picture is not the one that its record names.
     """
     texts: dict[Path, str] = {}
     sections: dict[str, list[str]] = {}
@@ -53,7 +54,7 @@ def publish(folder: Path) -> list[Path]:
 
 def stale_pages(folder: Path) -> list[Path]:
     """Return the pages that are not what their records give; raises as ``pages`` does."""
-    return [path for path, text in pages(folder).items() if not path.is_file() or read_file(path).decode() != text]
+    return [path for path, text in pages(folder).items() if not path.is_file() or read_file(path) != text.encode()]
 
 
 def _run_page(folder: Path) -> dict[Path, str]:
@@ -68,7 +69,24 @@ def _run_page(folder: Path) -> dict[Path, str]:
 
 def _reproduction_pages(folder: Path) -> dict[Path, str]:
     found = [folder / f"{target}.json" for target in TARGETS if (folder / f"{target}.json").is_file()]
-    return {path.with_suffix(".md"): render_reproduction(_reproduction(path)) for path in found}
+    texts = {}
+    for path in found:
+        reproduction = _reproduction(path)
+        _check_picture(reproduction, folder)
+        texts[path.with_suffix(".md")] = render_reproduction(reproduction)
+    return texts
+
+
+def _check_picture(reproduction: Reproduction, folder: Path) -> None:
+    """Raise StoreError unless the picture that a reproduction names is the one it was saved with."""
+    if reproduction.picture is None:
+        return
+    found = sha256(read_file(folder / reproduction.picture)).hexdigest()
+    if found != reproduction.picture_sha256:
+        raise StoreError(
+            f"{folder / reproduction.picture} should have digest {reproduction.picture_sha256}, has {found}; "
+            f"take it anew from '{reproduction.command}'"
+        )
 
 
 def _reproduction(path: Path) -> Reproduction:

@@ -74,7 +74,7 @@ class CandidateRecord(_Record):
 
 
 class NormQuantiles(_Record):
-    """The L2 or Linf norms at which images were fooled, [0, 1] pixel units."""
+    """The norms at which images were fooled: [0, 1] pixel units, or values changed in l0."""
 
     n: int
     q25: float
@@ -147,7 +147,7 @@ class SeparationRecord(_Record):
     dimension: int
     margin: float | None
     """Mean over the members of the hard margin between a member's latents and all others'; ``None`` where some
-    member's are not linearly separable from the rest."""
+    member's are not linearly separable from the rest, or too few or too many to tell."""
     scaled_margin: float | None
     """The same in units of the latents' RMS radius: comparable between latents of unlike scale."""
     reason: str | None
@@ -177,6 +177,8 @@ class DatasetRecord(_Record):
     name: str
     digest: str
     n: int
+    n_test: int | None = None
+    """Images in the whole test set; ``None`` in records of older versions."""
     indices: tuple[int, ...]
     """Positions in the test set, in the order of all outcomes."""
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dkd_bench.errors import ConfigError, StoreError
 from dkd_bench.leaderboard import rank_runs, render
 from dkd_bench.records import SCHEMA_VERSION, RunRecord
-from dkd_bench.store import TensorStore, read_file, write_file, write_json
+from dkd_bench.store import TensorStore, delete_file, read_file, write_file, write_json
 
 RESULTS = "results.json"
 PLOTS = "plots"
@@ -52,10 +52,14 @@ def with_pictures(board: str, folder: Path) -> str:
 
 
 def forget_pictures(folder: Path) -> None:
-    """Delete the pictures of a run that is about to be made again; they would show other numbers."""
+    """Delete the pictures of a run that is about to be made; they would show other numbers.
+
+    Raises:
+        StoreError: if one cannot be deleted.
+    """
     for file in (folder / PLOTS).glob("*"):
         if file.suffix in _PICTURE_SUFFIXES:
-            file.unlink()
+            delete_file(file)
 
 
 def load_run(path: Path) -> RunRecord:

@@ -179,8 +179,8 @@ def _count_any(columns: Iterable[Sequence[bool]]) -> int:
 def _fooling_distances(tallies: Sequence[_Tally]) -> tuple[float | None, ...]:
     """Return the smallest norm at which each image was got wrong; 0 if it was when clean, ``None`` if never."""
     distances: list[float | None] = []
-    for image, outcome in enumerate(tallies[0].outcomes):
-        if outcome is Outcome.CLEAN_ERROR:
+    for image in range(len(tallies[0].outcomes)):
+        if any(tally.outcomes[image] is Outcome.CLEAN_ERROR for tally in tallies):
             distances.append(0.0)
             continue
         norms = [tally.norms[image] for tally in tallies if tally.outcomes[image] in BROKEN]

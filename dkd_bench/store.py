@@ -62,6 +62,14 @@ def link_file(source: Path, destination: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def delete_file(path: Path) -> None:
+    """Delete ``path`` if it is there; raise StoreError if it cannot be deleted."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot delete {path}: {error.strerror}") from error
+
+
 def read_file(path: Path) -> bytes:
     """Return the bytes of ``path``.
 

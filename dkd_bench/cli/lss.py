@@ -8,7 +8,7 @@ import typer
 
 from dkd_bench.cli.console import report_error, reported_progress, show
 from dkd_bench.cli.options import DataRoot, DatasetName, Defenses, Device, OutputFormat, RecipeName, Seed, Settings
-from dkd_bench.errors import ExitCode
+from dkd_bench.errors import ConfigError, ExitCode
 from dkd_bench.request import TrainRequest
 
 
@@ -41,26 +41,34 @@ def lss(
         device=device,
         data_root=data_root,
     )
+    if null_draws < 0:
+        raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
     from dkd_bench.latents import measured_separation
     from dkd_bench.leaderboard import render_separations
     from dkd_bench.prepare import train
 
+    reports, reasons = [], []
     with reported_progress() as progress:
         trained = train(request, progress)
-        reports = [
-            measured_separation(
-                each,
-                trained.dataset,
-                trained.dataset_digest,
-                layer=layer,
-                n_examples=n_examples,
-                null_draws=null_draws,
-                seed=seed,
-            )
-            for each in trained.defenses.values()
-        ]
+        for each in trained.defenses.values():
+            try:
+                reports.append(
+                    measured_separation(
+                        each,
+                        trained.dataset,
+                        trained.dataset_digest,
+                        layer=layer,
+                        n_examples=n_examples,
+                        null_draws=null_draws,
+                        seed=seed,
+                    )
+                )
+            except ConfigError as error:
+                reasons.append(str(error))
     if reports:
         show(render_separations(reports, output_format))
-    for reason in trained.failures.values():
+    for reason in (*reasons, *trained.failures.values()):
         report_error(reason)
-    return ExitCode.INCOMPLETE if trained.failures else ExitCode.DONE
+    if trained.failures:
+        return ExitCode.INCOMPLETE
+    return ExitCode.USAGE if reasons else ExitCode.DONE

@@ -23,8 +23,9 @@ def reproduce(
         int | None, typer.Option(metavar="N", help="Caps the images of every run; else the whole test set.")
     ] = None,
     n_slow: Annotated[
-        int, typer.Option(metavar="N", help="Caps the images of table4's minimum-norm attacks and of figure5.")
-    ] = 1000,
+        int | None,
+        typer.Option(metavar="N", help="Caps the images of table4's minimum-norm attacks and of figure5; else 1000."),
+    ] = None,
     recipe: RecipeName = "fast",
     device: Device = "auto",
     data_root: DataRoot = None,
@@ -48,7 +49,7 @@ def reproduce(
         seeds=tuple(seed or (0,)),
         recipe=recipe,
         n_examples=n_examples,
-        n_slow=n_slow,
+        **({} if n_slow is None else {"n_slow": n_slow}),
         device=device,
         data_root=data_root,
         out=out,

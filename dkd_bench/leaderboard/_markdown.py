@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from dkd_bench.leaderboard._board import AttackScore, Board, Group, Row, RunSummary, Status, ThreatModelScore
 from dkd_bench.leaderboard._table import NOTHING, margins, one_line, percent, percent_interval, table
 from dkd_bench.records import SeparationRecord
@@ -124,7 +122,7 @@ def _ranking_table(group: Group, *, labelled: bool) -> str:
 
 def _separation(found: SeparationRecord | None) -> str:
     raw, scale_free = margins(found)
-    return raw if raw == scale_free else f"{raw} ({scale_free})"
+    return raw if found is None or found.margin is None else f"{raw} ({scale_free})"
 
 
 def _count(number: int | None) -> str:
@@ -229,7 +227,7 @@ def _uses(board: Board, threat_model: str) -> bool:
     return any(threat_model in group.threat_models for group in board.groups)
 
 
-def _legend_of_ranking(board: Board) -> Sequence[str]:
+def _legend_of_ranking(board: Board) -> list[str]:
     lines = [
         "worst: an image counts only if it survived every attack; of all: under every threat model. "
         "The rank goes by it.",
@@ -240,8 +238,16 @@ def _legend_of_ranking(board: Board) -> Sequence[str]:
     if any(row.separation is not None for group in board.groups for row in group.rows):
         lines.append(
             "LSS: how far apart the members' latents of the test set lie (Eq. 5, 6), as a raw margin, which grows with "
-            "their scale, and in parentheses over their RMS radius; none: some are not linearly separable."
+            "their scale, and in parentheses over their RMS radius."
         )
+    lines += sorted(
+        {
+            f"LSS of {row.defense}: none, {one_line(row.separation.reason)}."
+            for group in board.groups
+            for row in group.rows
+            if row.separation is not None and row.separation.reason is not None
+        }
+    )
     if any(row.abstains or row.abstained for group in board.groups for row in group.rows):
         lines.append(
             "abstained: images for which the worst that happened is a reject, counted as not fooled "

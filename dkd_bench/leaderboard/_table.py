@@ -26,7 +26,7 @@ def percent_interval(found: Interval | None) -> str:
 
 
 def margins(found: SeparationRecord | None) -> tuple[str, str]:
-    """Return the raw and the scale-free margin of latents; ``none`` where they do not separate."""
+    """Return the raw and the scale-free margin of latents; ``none`` where there is none."""
     if found is None:
         return NOTHING, NOTHING
     if found.margin is None or found.scaled_margin is None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dkd_bench.errors import ConfigError, UnknownNameError
+from dkd_bench.digests import digest_json
+from dkd_bench.errors import ConfigError, DatasetError, DkdBenchError, EvidenceError, PluginError, UnknownNameError
 from dkd_bench.pictures._evidence import EvidenceKept
 from dkd_bench.pictures._names import file_name, reading_order
 from dkd_bench.pictures._studio import LeftOutError, Studio
@@ -40,28 +41,48 @@ def draw(
     into a folder for each. A picture whose evidence was not kept is left out, and the log says how to get it.
 
     Raises:
+        EvidenceError: after all else is drawn, if the images, the weights or the evidence here are not the run's.
+        DatasetError, PluginError: likewise, if the images or a defence cannot be loaded.
         ConfigError: if there is no run at a path, one is given twice or has no number, or the format is unknown.
-        EvidenceError: if the images, the weights or the evidence here are not the run's.
         StoreError: if a record or evidence is damaged, or a picture cannot be written.
-        DatasetError: if the images cannot be loaded.
     """
     if format not in PICTURE_FORMATS:
         raise UnknownNameError("picture format", format, PICTURE_FORMATS, known_as="Known")
     found = _found_runs(runs)
-    curves = _all_curves(found)
-    drawn: list[tuple[Path, Figure]] = []
-    for folder in [out] if out is not None else [run.folder / PLOTS for run in found]:
-        drawn.append((folder / "curves", curves))
-    for run in found:
-        folder = run.folder / PLOTS if out is None else out / file_name(run.label) if len(found) > 1 else out
-        drawn += [(folder / name, figure) for name, figure in _run_figures(run, device, data_root, progress)]
-    written = []
-    for path, figure in drawn:
+    written: list[Path] = []
+    refused: list[DkdBenchError] = []
+    for path, figure in _figures(found, out, device, data_root, progress, refused):
         written.append(path.with_name(f"{path.name}.{format}"))
         write_file(written[-1], figure_bytes(figure, format))
-    for run in found:
+    for run in found if out is None else ():
         save_board(run.record, run.folder.resolve())
+    for error in refused:
+        raise error
     return written
+
+
+def _figures(
+    runs: Sequence[_Run],
+    out: Path | None,
+    device: DeviceName,
+    data_root: Path | None,
+    progress: Progress,
+    refused: list[DkdBenchError],
+) -> Iterator[tuple[Path, Figure]]:
+    """Yield every picture and where it goes, without suffix: the curves first, which need the records alone.
+
+    Why the others of a run could not be drawn is added to ``refused``.
+    """
+    curves = _all_curves(runs)
+    for folder in [out] if out is not None else [run.folder / PLOTS for run in runs]:
+        yield folder / "curves", curves
+    for run in runs:
+        folder = run.folder / PLOTS if out is None else out / file_name(run.label) if len(runs) > 1 else out
+        try:
+            for name, figure in _run_figures(run, device, data_root, progress):
+                yield folder / name, figure
+        except (DatasetError, EvidenceError, PluginError) as error:
+            refused.append(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +135,9 @@ def run_curves(record: RunRecord, *, label: str | None) -> list[Curve]:
             norm=cells[0].norm,
             dataset=cells[0].dataset,
             n=cells[0].n,
+            ground=digest_json(
+                [record.manifest.dataset.digest, record.manifest.dataset.indices, record.suite_fingerprint]
+            ),
             distances=next((cell.fooling_distances for cell in cells if cell.eps is None), ()),
             points=_points(cells, record),
         )

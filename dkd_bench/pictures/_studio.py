@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dkd_bench.defense import ABSTAIN, Defense
 from dkd_bench.errors import ConfigError
+from dkd_bench.latents import LATENT_LAYER
 from dkd_bench.pictures._evidence import EvidenceKept, KeptChunk, crafted_under
 from dkd_bench.pictures._names import file_name, strongest_first
 from dkd_bench.plan import Trial
@@ -19,7 +20,6 @@ from dkd_bench.plots import ExampleImage, LatentsData, TransferData, examples_fi
 from dkd_bench.threats.standalone import Standalone
 from dkd_bench.training import captured_latent
 
-LATENT_LAYER = "latent"
 EXAMPLES_OF_A_KIND = 3
 """Images shown that the attack broke, and as many that it did not."""
 
@@ -175,6 +175,8 @@ class Studio:
 def _latents(member: nn.Module, images: Tensor) -> Tensor:
     with captured_latent(member, LATENT_LAYER) as captured:
         member(images)
+    if len(captured) != 1 or not isinstance(captured[0], Tensor):
+        raise ConfigError(f"layer {LATENT_LAYER!r} must give one tensor in each evaluation of a network")
     return captured[0].flatten(1).cpu()
 
 

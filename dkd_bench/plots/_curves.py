@@ -25,7 +25,7 @@ _WHAT_LINES_MEAN = "Lines: share of images not yet fooled by minimum-norm exampl
 _WHAT_TO_TRUST = f"; trust the {_TRUSTED} column."
 _NOT_TO_TRUST = ", not how robust a defence is."
 _WHAT_MARKS_MEAN = "Marks (joined by dots): accuracy within a budget; at norm 0, on clean images."
-_WHAT_BANDS_MEAN = "Bands and bars: 95 % Wilson intervals. Norms are in [0, 1] pixel units."
+_WHAT_BANDS_MEAN = "Bands and bars: 95 % Wilson intervals. Linf and L2 norms are in [0, 1] pixel units."
 
 
 class CurvePoint(NamedTuple):
@@ -48,14 +48,16 @@ class Curve:
     norm: Norm
     dataset: str
     n: int
+    ground: str = ""
+    """Digest of what else curves must share to be drawn together: images and attack."""
     distances: tuple[float | None, ...] = ()
     """For each image, the smallest norm at which it was got wrong: 0 when clean, ``None`` never; empty if unknown."""
     points: tuple[CurvePoint, ...] = ()
 
     @property
-    def row(self) -> tuple[str, int, str, Norm]:
+    def row(self) -> tuple[str, int, str, Norm, str]:
         """The panels that it may be drawn in: images, attack and norm."""
-        return self.dataset, self.n, self.attack, self.norm
+        return self.dataset, self.n, self.attack, self.norm, self.ground
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def curves_figure(curves: Sequence[Curve], *, threat_models: Sequence[str]) -> F
             here = [curve for curve in curves if (curve.row, curve.threat_model) == (row, threat_model)]
             _draw_panel(panel, here, labels, right=_right_end([each for each in curves if each.row == row]))
             panel.set_xlabel(NORM_WORDS[row[3]])
-        panels[0].set_ylabel(_row_title(row, several_grounds=len({each[:2] for each in rows}) > 1))
+        panels[0].set_ylabel(_row_title(row, several_grounds=len({(curve.dataset, curve.n) for curve in curves}) > 1))
     for panel, threat_model in zip(axes[0], threat_models, strict=True):
         panel.set_title(f"{threat_model} (trust this)" if threat_model == _TRUSTED else threat_model)
     _add_legend(figure, curves, labels)
@@ -128,8 +130,8 @@ def _title(curves: Sequence[Curve]) -> str:
     return f"Accuracy under attack against the norm of the perturbation ({'; '.join(grounds)})"
 
 
-def _row_title(row: tuple[str, int, str, Norm], *, several_grounds: bool) -> str:
-    dataset, n, attack, _ = row
+def _row_title(row: tuple[str, int, str, Norm, str], *, several_grounds: bool) -> str:
+    dataset, n, attack, _, _ = row
     ground = f"{dataset}, n = {n}\n" if several_grounds else ""
     return f"{ground}{attack}\naccuracy"
 

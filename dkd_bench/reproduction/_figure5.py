@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dkd_bench.records import Interval
+from dkd_bench.reproduction._paper import PaperDataset
 from dkd_bench.reproduction._record import Block, Entry, Estimate, Row, Trend
 from dkd_bench.reproduction._study import StudyRequest
 from dkd_bench.reproduction._tables import Tables
-from dkd_bench.reproduction._trends import trend
+from dkd_bench.reproduction._trends import Comparison, trend
 from dkd_bench.request import RunRequest
 from dkd_bench.sweep import Sweep, SweepPoint, SweepRequest
 
 ZETAS = ("0", "0.5", "0.7", "0.9", "0.95")
-_PAPER_ZETA = "0.9"
+_PAPER_ZETA: dict[PaperDataset, str] = {"MNIST": "0.9", "CIFAR10": "0.5"}
+"""What the paper chose from its figure."""
 _EPS = 0.1
 
 
@@ -36,13 +39,12 @@ def figure5_sweep(request: StudyRequest, n_test: int) -> SweepRequest:
     )
 
 
-def figure5(sweep: Sweep) -> Tables:
+def figure5(sweep: Sweep, paper: PaperDataset) -> Tables:
     """Return the sweep as tables, and what the paper reads from its figure."""
     labelled = [
         *((f"DKD, zeta {point.label}", point) for point in sweep.points),
         *((point.label.upper(), point) for point in sweep.levels),
     ]
-    threat_models = tuple(sweep.points[0].robust)
     return Tables(
         title="Figure 5: latent space separation and accuracy against zeta",
         blocks=(
@@ -55,11 +57,11 @@ def figure5(sweep: Sweep) -> Tables:
             Block(
                 title=f"Accuracy, clean and under {sweep.attack} at {sweep.norm} {sweep.eps:g}",
                 unit="percent",
-                columns=("clean", *threat_models),
-                rows=tuple(Row(label=label, entries=_accuracies(point, sweep.n)) for label, point in labelled),
+                columns=("clean", *sweep.threat_models),
+                rows=tuple(Row(label=label, entries=_accuracies(point, sweep)) for label, point in labelled),
             ),
         ),
-        trends=(*_order(sweep), *_along_zeta(sweep)),
+        trends=(*_order(sweep, _PAPER_ZETA[paper]), *_along_zeta(sweep)),
         notes=(
             "Clean accuracy is that of the whole test set.",
             "Raw margins grow with the scale of the latents; only scale-free ones compare networks of unlike scale.",
@@ -67,24 +69,23 @@ def figure5(sweep: Sweep) -> Tables:
     )
 
 
-def _raw(point: SweepPoint) -> float:
-    """Return the raw margin, 0 where the latents do not separate."""
-    return (point.separation.margin if point.separation is not None else None) or 0.0
+def _raw(point: SweepPoint) -> float | None:
+    return None if point.separation is None else point.separation.margin
 
 
-def _scaled(point: SweepPoint) -> float:
-    return (point.separation.scaled_margin if point.separation is not None else None) or 0.0
+def _scaled(point: SweepPoint) -> float | None:
+    return None if point.separation is None else point.separation.scaled_margin
 
 
-def _order(sweep: Sweep) -> list[Trend]:
+def _order(sweep: Sweep, zeta: str) -> list[Trend]:
     levels = {point.label: point for point in sweep.levels}
-    chosen = next(point for point in sweep.points if point.label == _PAPER_ZETA)
+    chosen = next(point for point in sweep.points if point.label == zeta)
     return [
         trend(
-            f"LSS of DKD (zeta {_PAPER_ZETA}) > RI > KD{called}.",
+            f"LSS of DKD (zeta {zeta}) > RI > KD{called}.",
             [
-                ("DKD over RI", margin(chosen), margin(levels["ri"])),
-                ("RI over KD", margin(levels["ri"]), margin(levels["kd"])),
+                Comparison("DKD over RI", margin(chosen), margin(levels["ri"])),
+                Comparison("RI over KD", margin(levels["ri"]), margin(levels["kd"])),
             ],
             digits=3,
         )
@@ -98,12 +99,12 @@ def _along_zeta(sweep: Sweep) -> list[Trend]:
     return [
         trend(
             "LSS, raw, rises with zeta.",
-            [(f"zeta {one.label} over {other.label}", _raw(one), _raw(other)) for one, other in steps],
+            [Comparison(f"zeta {one.label} over {other.label}", _raw(one), _raw(other)) for one, other in steps],
             digits=3,
         ),
         trend(
             "Clean accuracy falls as zeta rises.",
-            [(f"zeta {first.label} over {last.label}", first.test_set_accuracy, last.test_set_accuracy)],
+            [Comparison(f"zeta {first.label} over {last.label}", first.clean.value, last.clean.value)],
         ),
     ]
 
@@ -119,10 +120,13 @@ def _separation(point: SweepPoint) -> tuple[Entry, Entry]:
     return Entry(measured=first, paper=None), Entry(measured=second, paper=None)
 
 
-def _accuracies(point: SweepPoint, n: int) -> tuple[Entry, ...]:
-    clean = Estimate(value=point.test_set_accuracy, ci95=None, n=n, by_seed=(point.test_set_accuracy,), spread=None)
-    robust = [
-        Estimate(value=found.value, ci95=found.ci95, n=n, by_seed=(found.value,), spread=None)
-        for found in point.robust.values()
-    ]
-    return tuple(Entry(measured=each, paper=None) for each in (clean, *robust))
+def _accuracies(point: SweepPoint, sweep: Sweep) -> tuple[Entry, ...]:
+    robust = [point.robust.get(name) for name in sweep.threat_models]
+    return (
+        Entry(measured=_single(point.clean, point.n_test), paper=None),
+        *(Entry(measured=None if found is None else _single(found, sweep.n), paper=None) for found in robust),
+    )
+
+
+def _single(found: Interval, n: int) -> Estimate:
+    return Estimate(value=found.value, ci95=found.ci95, n=n, by_seed=(found.value,), spread=None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
 from dkd_bench.errors import EvidenceError
-from dkd_bench.records import SURVIVED, CellRecord, Fraction, RunRecord, SeparationRecord
+from dkd_bench.records import SURVIVED, CellRecord, Fraction, RunRecord
 from dkd_bench.reproduction._record import Estimate
 from dkd_bench.statistics import mean_interval
 
@@ -70,10 +70,6 @@ class Measurements:
         values = [record.manifest.defenses[defense].clean_accuracy[rule].value for record in records]
         return estimate(values, records[0].manifest.dataset.n)
 
-    def separation(self, part: str, defense: str) -> list[SeparationRecord | None]:
-        """Return the latent space separation of an ensemble under each seed."""
-        return [record.manifest.defenses[defense].separation for record in self._of_part(part)]
-
     def _share(
         self,
         part: str,
@@ -84,8 +80,12 @@ class Measurements:
         value: Callable[[CellRecord], Fraction | None],
     ) -> Estimate:
         cells = [_cell(record, defense, rule, threat_model, eps) for record in self._of_part(part)]
-        values = [value(cell) for cell in cells]
-        return estimate([each for each in values if each is not None], cells[0].n)
+        values = []
+        for cell in cells:
+            found = value(cell)
+            assert found is not None, "a cell that is ok has its numbers"
+            values.append(found)
+        return estimate(values, cells[0].n)
 
     def _of_part(self, part: str) -> list[RunRecord]:
         return [record for (name, _), record in sorted(self._runs.items()) if name == part]

@@ -12,7 +12,8 @@ from dkd_bench.records import Fraction
 Unit = Literal["percent", "percentage points", "per 10,000", "margin"]
 """How a block's numbers are shown; they are kept as fractions, or as margins in the latents' units."""
 
-Verdict = Literal["confirmed", "contradicted"]
+Verdict = Literal["confirmed", "contradicted", "not decided"]
+"""``not decided`` where there was nothing to compare."""
 
 
 class _Part(BaseModel):
@@ -92,4 +93,5 @@ class Reproduction(_Part):
     notes: tuple[str, ...]
     picture: str | None = None
     """The file beside this one that shows it; ``None`` for a table."""
+    picture_sha256: str | None = None
     sources: tuple[Source, ...]

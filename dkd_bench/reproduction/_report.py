@@ -9,6 +9,9 @@ from dkd_bench.reproduction._record import Block, Entry, Estimate, Reproduction,
 from dkd_bench.reproduction._targets import Reproduced
 from dkd_bench.store import write_file, write_json
 
+_DIGEST = 8
+"""Characters shown of a digest; the record has them all."""
+
 _SCALE: dict[Unit, float] = {"percent": 100, "percentage points": 100, "per 10,000": 10_000, "margin": 1}
 _DIGITS: dict[Unit, int] = {"percent": 1, "percentage points": 2, "per 10,000": 0, "margin": 3}
 
@@ -37,9 +40,32 @@ def render_reproduction(made: Reproduction) -> str:
     if made.picture is not None:
         parts.append(f"![{made.title}]({made.picture})")
     verdicts = "\n".join(f"- **{each.verdict}**: {each.claim} ({each.evidence})" for each in made.trends)
-    parts += ["## What the paper says of it", verdicts]
+    parts += ["## Claims", verdicts]
     parts += ["## Notes", "\n".join(f"- {note}" for note in (*made.notes, *_legend(made)))]
+    if made.sources:
+        parts += ["## Runs", _sources(made)]
     return "\n\n".join(parts) + "\n"
+
+
+def _sources(made: Reproduction) -> str:
+    """Return what the numbers come from: a digest's beginning tells one thing from another."""
+    defenses = list(dict.fromkeys(name for source in made.sources for name in source.weights_sha256))
+    header = ["run", "seed", "n", "data", "images", "attack", *(f"weights of {name}" for name in defenses), "device"]
+    rows = [
+        [
+            source.part,
+            str(source.run.seed),
+            f"{source.run.n:,}",
+            *(
+                digest[:_DIGEST]
+                for digest in (source.run.dataset_digest, source.run.indices_digest, source.run.suite_fingerprint)
+            ),
+            *(source.weights_sha256.get(name, "")[:_DIGEST] for name in defenses),
+            source.run.device,
+        ]
+        for source in made.sources
+    ]
+    return table(header, rows, left=1)
 
 
 def _ground(made: Reproduction) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dkd_bench.data import load_dataset
-from dkd_bench.errors import AttackError, ConfigError
-from dkd_bench.pipeline import run
+from dkd_bench.errors import ConfigError, EvidenceError
+from dkd_bench.pipeline import run_whole
 from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
 from dkd_bench.request import DeviceName, RunRequest, TrainRequest
@@ -149,19 +149,36 @@ def study_runs(
     Raises:
         ConfigError: if a run is missing that may not be made; says which command makes it.
         AttackError: if a run fails; what was computed is kept, and the same command goes on from there.
+        EvidenceError: if the runs that are there are of unlike data or weights.
     """
     asked = list(_requests(request, parts, ground))
     if request.existing:
-        return {key: finished_run(each, request, target) for key, each in asked}
+        return _alike({key: finished_run(each, request, target) for key, each in asked})
     task = progress.start(target, len(asked))
     records = {}
     for key, each in asked:
-        record, folder = run(each, progress=progress)
-        if not record.complete:
-            reason = next((cell.reason for cell in record.cells if cell.status == "error"), "it is incomplete")
-            raise AttackError(f"the run in {folder} failed: {reason}")
-        records[key] = record
+        records[key] = run_whole(each, progress=progress)
         task.advance(note=f"{key[0]}, seed {key[1]}")
+    return _alike(records)
+
+
+def _alike(records: Mapping[tuple[str, int], RunRecord]) -> Mapping[tuple[str, int], RunRecord]:
+    """Return ``records`` if all are of one dataset, and all of one seed attacked the same weights.
+
+    Raises:
+        EvidenceError: if not; names the parts.
+    """
+    first: dict[tuple[object, ...], tuple[str, str]] = {}
+    for (part, seed), record in records.items():
+        told: dict[tuple[object, ...], str] = {("the dataset",): record.manifest.dataset.digest}
+        told |= {(name, "under seed", seed): each.weights_sha256 for name, each in record.manifest.defenses.items()}
+        for what, digest in told.items():
+            other_part, other = first.setdefault(what, (part, digest))
+            if digest != other:
+                raise EvidenceError(
+                    f"{' '.join(map(str, what))} is not the same in {other_part} and {part}; "
+                    "delete the older run and run again without --existing"
+                )
     return records
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from dkd_bench.errors import ConfigError, UnknownNameError
 from dkd_bench.leaderboard import rank_runs
@@ -23,7 +24,7 @@ from dkd_bench.reproduction._study import (
     study_runs,
 )
 from dkd_bench.reproduction._tables import Tables, table2, table3, table4
-from dkd_bench.sweep import carry_out, sweep_picture
+from dkd_bench.sweep import carry_out, runs_of, sweep_of, sweep_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +76,21 @@ def reproduce(target: str, request: StudyRequest, progress: Progress) -> Reprodu
 def _figure5(request: StudyRequest, ground: Ground, progress: Progress) -> Reproduced:
     if len(request.seeds) > 1:
         raise ConfigError(f"{FIGURE5} is drawn for one seed, got {len(request.seeds)}; give one --seed")
+    paper = paper_dataset(ground.channels)
     asked = figure5_sweep(request, ground.n_test)
     if request.existing:
-        for _, each in (*asked.point_runs(), *asked.level_runs()):
-            finished_run(each, request, FIGURE5)
-    sweep = carry_out(asked, progress)
+        sweep = sweep_of(asked, {label: finished_run(each, request, FIGURE5) for label, each in runs_of(asked).items()})
+    else:
+        sweep = carry_out(asked, progress)
     sources = [
         Source(part=point.label, run=point.run, weights_sha256={point.defense: point.weights_sha256})
         for point in (*sweep.points, *sweep.levels)
     ]
-    reproduction = _reproduction(FIGURE5, figure5(sweep), request, ground, sources)
-    named = reproduction.model_copy(update={"picture": f"{FIGURE5}.svg"})
-    return Reproduced(reproduction=named, picture=sweep_picture(sweep, "svg"))
+    picture = sweep_picture(sweep, "svg")
+    reproduction = _reproduction(FIGURE5, figure5(sweep, paper), request, ground, sources).model_copy(
+        update={"picture": f"{FIGURE5}.svg", "picture_sha256": sha256(picture).hexdigest()}
+    )
+    return Reproduced(reproduction=reproduction, picture=picture)
 
 
 def _source(part: str, record: RunRecord) -> Source:

@@ -1,29 +1,57 @@
-"""What the paper says of its numbers, as claims that ours confirm or contradict."""
+"""What the paper says of its numbers, as claims that ours confirm or contradict; held against its own too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from dkd_bench.reproduction._record import Trend
-
-Comparison = tuple[str, float, float]
-"""A name, the value that is claimed to be the greater, and the other."""
+from dkd_bench.reproduction._record import Trend, Verdict
 
 NEARLY_ALL = 0.8
 """The share of comparisons that 'almost every' asks for."""
 
 
-def trend(claim: str, comparisons: Sequence[Comparison], *, share: float = 1.0, digits: int = 4) -> Trend:
-    """Return ``claim`` as confirmed if the first value is the greater in at least ``share`` of the comparisons.
+class Comparison(NamedTuple):
+    """Two numbers, of which the first is claimed to be the greater; ``None`` where there is none."""
 
-    The evidence names each comparison that goes against it, or all if they are few.
+    name: str
+    greater: float | None
+    other: float | None
+
+
+def trend(
+    claim: str,
+    comparisons: Sequence[Comparison],
+    *,
+    authors: Sequence[Comparison] = (),
+    share: float = 1.0,
+    digits: int = 4,
+) -> Trend:
+    """Return ``claim`` as confirmed if the first number is the greater in at least ``share`` of the comparisons.
+
+    A tie goes against the claim; a missing number decides nothing. The evidence names each comparison that goes
+    against it, or all if they are few, and in how many of the ``authors``' own comparisons it holds.
     """
-    holding = [each for each in comparisons if each[1] > each[2]]
-    against = [each for each in comparisons if each[1] <= each[2]]
-    shown = comparisons if len(comparisons) <= 3 else against
+    decided = [each for each in comparisons if None not in each]
+    missing = [each.name for each in comparisons if None in each]
+    against = [each for each in decided if not _holds(each)]
+    shown = decided if len(decided) <= 3 else against
     numbers = ", ".join(f"{name} {greater:.{digits}f} against {other:.{digits}f}" for name, greater, other in shown)
-    evidence = f"in {len(holding)} of {len(comparisons)} comparisons"
+    evidence = f"in {len(decided) - len(against)} of {len(decided)} comparisons"
     if numbers:
-        evidence += f"; {numbers}" if shown is comparisons else f"; not in {numbers}"
-    confirmed = bool(comparisons) and len(holding) >= share * len(comparisons)
-    return Trend(claim=claim, verdict="confirmed" if confirmed else "contradicted", evidence=evidence)
+        evidence += f"; {numbers}" if shown is decided else f"; not in {numbers}"
+    if missing:
+        evidence += f"; no number for {', '.join(missing)}"
+    if authors:
+        evidence += f"; in the authors' own numbers, in {sum(map(_holds, authors))} of {len(authors)}"
+    return Trend(claim=claim, verdict=_verdict(len(decided) - len(against), len(decided), share), evidence=evidence)
+
+
+def _holds(each: Comparison) -> bool:
+    return each.greater is not None and each.other is not None and each.greater > each.other
+
+
+def _verdict(holding: int, of: int, share: float) -> Verdict:
+    if not of:
+        return "not decided"
+    return "confirmed" if holding >= share * of else "contradicted"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from dkd_bench.errors import AttackError, ConfigError
 from dkd_bench.leaderboard import rank_runs
-from dkd_bench.pipeline import run
-from dkd_bench.prepare import check_words
+from dkd_bench.pipeline import run_whole
+from dkd_bench.prepare import check_words, concerning, defense_name
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, Interval, RunRecord
+from dkd_bench.request import RunRequest
+from dkd_bench.statistics import mean_interval
 from dkd_bench.sweep._record import Sweep, SweepPoint
 from dkd_bench.sweep._request import SweepRequest
 
@@ -19,31 +24,54 @@ def carry_out(request: SweepRequest, progress: Progress) -> Sweep:
         ConfigError: if a value, a name or a setting is wrong; every value is looked at before the first run.
         AttackError: if a run fails; what was computed is kept, and the same sweep goes on from there.
     """
-    asked = [*request.point_runs(), *request.level_runs()]
-    for _, each in asked:
-        check_words(each)
+    asked = runs_of(request)
     task = progress.start(f"sweep over {request.setting}", len(asked))
-    points: list[SweepPoint] = []
-    cells: list[CellRecord] = []
-    for label, each in asked:
-        record, folder = run(each, progress=progress)
-        if not record.complete:
-            reason = next((cell.reason for cell in record.cells if cell.status == "error"), "it is incomplete")
-            raise AttackError(f"the run of {label!r} in {folder} failed: {reason}")
-        points.append(_point(label, record))
-        cells.append(_deployed_cells(record)[0])
-        task.advance(note=f"{request.setting if len(points) <= len(request.values) else 'level'} {label}")
+    records = {}
+    for label, each in asked.items():
+        records[label] = run_whole(each, progress=progress)
+        task.advance(note=label)
+    return sweep_of(request, records)
+
+
+def runs_of(request: SweepRequest) -> dict[str, RunRequest]:
+    """Return the run of each value and then of each level, by its label, all checked.
+
+    A setting that is not given for one defence goes to the runs that know it.
+
+    Raises:
+        ConfigError: if a value, a name or a setting is wrong.
+    """
+    asked = request.runs(defense_name(request.defense))
+    concerned = {label: concerning(each) for label, each in asked.items()}
+    known = {word for each in concerned.values() for word in each.settings}
+    stray = tuple(word for word in request.run.settings if word not in known)
+    check_words(replace(next(iter(asked.values())), settings=stray))
+    for each in concerned.values():
+        check_words(each)
+    return concerned
+
+
+def sweep_of(request: SweepRequest, records: Mapping[str, RunRecord]) -> Sweep:
+    """Return what the runs of a sweep, by their labels, measured.
+
+    Raises:
+        ConfigError: if the attack does not apply to a defence.
+    """
+    points = {label: _point(label, record) for label, record in records.items()}
+    cells = [cell for record in records.values() for cell in _deployed_cells(record)]
+    first = next(iter(records.values())).manifest
     return Sweep(
-        defense=request.defense,
+        defense=points[request.values[0]].defense,
         setting=request.setting,
-        dataset=cells[0].dataset,
+        dataset=first.dataset.name,
         attack=cells[0].attack,
         norm=cells[0].norm,
         eps=cells[0].eps,
-        n=cells[0].n,
-        seed=request.run.seed,
-        points=tuple(points[: len(request.values)]),
-        levels=tuple(points[len(request.values) :]),
+        n=first.dataset.n,
+        seed=first.seed,
+        threat_models=tuple(dict.fromkeys(cell.threat_model for cell in cells)),
+        points=tuple(points[value] for value in request.values),
+        levels=tuple(points[level] for level in request.levels),
     )
 
 
@@ -52,10 +80,12 @@ def _deployed_cells(record: RunRecord) -> list[CellRecord]:
 
     Within the budget if there is one.
     """
-    scored = [cell for cell in record.cells if cell.status == "ok"]
-    if not scored:
-        raise ConfigError("the sweep's attack does not apply to its defence; choose another with --attack")
-    deployed = [cell for cell in scored if cell.decision == scored[-1].decision]
+    rules = [cell.decision for cell in record.cells if cell.status == "ok"]
+    if not rules:
+        raise ConfigError(
+            f"no number came of '{record.manifest.command}': {record.cells[0].reason}; choose another --attack"
+        )
+    deployed = [cell for cell in record.cells if cell.decision == rules[-1]]
     budgeted = [cell for cell in deployed if cell.eps is not None]
     return budgeted or deployed
 
@@ -64,17 +94,19 @@ def _point(label: str, record: RunRecord) -> SweepPoint:
     cells = _deployed_cells(record)
     (name, defense), *_ = record.manifest.defenses.items()
     decision = cells[0].decision
-    robust = {}
+    robust: dict[str, Interval] = {}
     for cell in cells:
-        assert cell.robust_accuracy is not None, "a cell that is ok has a number"
-        assert cell.ci95 is not None, "a number has an interval"
-        robust[cell.threat_model] = Interval(value=cell.robust_accuracy, ci95=cell.ci95)
+        if cell.robust_accuracy is not None and cell.ci95 is not None:
+            robust[cell.threat_model] = Interval(value=cell.robust_accuracy, ci95=cell.ci95)
+    n_test = record.manifest.dataset.n_test
+    if n_test is None:
+        raise AttackError(f"the run '{record.manifest.command}' is of an older version; delete it and run again")
     return SweepPoint(
         label=label,
         defense=name,
         decision=decision,
-        clean=defense.clean_accuracy[decision],
-        test_set_accuracy=defense.test_set_accuracy[decision],
+        clean=mean_interval([defense.test_set_accuracy[decision]] * n_test),
+        n_test=n_test,
         separation=defense.separation,
         robust=robust,
         weights_sha256=defense.weights_sha256,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dkd_bench.budget import Norm
 from dkd_bench.leaderboard import RunSummary
-from dkd_bench.records import Fraction, Interval, SeparationRecord
+from dkd_bench.records import Interval, SeparationRecord
 
 
 class _Part(BaseModel):
@@ -23,12 +23,11 @@ class SweepPoint(_Part):
     defense: str
     decision: str
     clean: Interval
-    """On the images of the run."""
-    test_set_accuracy: Fraction
-    """Clean, on the whole test set."""
+    """On the whole test set."""
+    n_test: int
     separation: SeparationRecord | None
     robust: dict[str, Interval]
-    """By threat model, over all images of the run."""
+    """By threat model, over all images of the run; without those that its defence offers nothing to."""
     weights_sha256: str
     run: RunSummary
 
@@ -46,5 +45,6 @@ class Sweep(_Part):
     """``None`` for a minimum-norm attack."""
     n: int
     seed: int
+    threat_models: tuple[str, ...]
     points: tuple[SweepPoint, ...]
     levels: tuple[SweepPoint, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dkd_bench.leaderboard import margins, one_line, percent, percent_interval, table
+from dkd_bench.leaderboard import margins, one_line, percent_interval, table
 from dkd_bench.plots import PictureFormat, SweepFigureData, figure_bytes, sweep_figure
 from dkd_bench.records import Interval
 from dkd_bench.store import write_file, write_json
@@ -33,7 +33,7 @@ def save_sweep(sweep: Sweep, folder: Path, *, figure: PictureFormat) -> dict[str
 
 def render_sweep(sweep: Sweep) -> str:
     """Return the sweep as a Markdown table with a legend."""
-    threat_models = list(sweep.points[0].robust)
+    threat_models = sweep.threat_models
     header = [sweep.setting, "rule", "LSS", "scale-free", "clean", *threat_models]
     rows = [_line(point, threat_models) for point in (*sweep.points, *sweep.levels)]
     refused = sorted(
@@ -57,8 +57,7 @@ def render_sweep(sweep: Sweep) -> str:
 
 def sweep_picture(sweep: Sweep, format: PictureFormat) -> bytes:
     """Return the sweep as a picture after the paper's Figure 5: LSS, clean accuracy and accuracy under attack."""
-    threat_models = list(sweep.points[0].robust)
-    named = {name: f"{name} {sweep.attack}" for name in threat_models}
+    named = {name: f"{name} {sweep.attack}" for name in sweep.threat_models}
     panels = {"LSS": (LSS,), SCALE_FREE: (SCALE_FREE,), CLEAN: (CLEAN,), _under(sweep): tuple(named.values())}
     points = [_measured(point, named) for point in sweep.points]
     data = SweepFigureData(
@@ -74,7 +73,7 @@ def sweep_picture(sweep: Sweep, format: PictureFormat) -> bytes:
 
 
 def _measured(point: SweepPoint, named: dict[str, str]) -> dict[str, tuple[float, tuple[float, float] | None]]:
-    measured: dict[str, tuple[float, tuple[float, float] | None]] = {CLEAN: (point.test_set_accuracy, None)}
+    measured: dict[str, tuple[float, tuple[float, float] | None]] = {CLEAN: (point.clean.value, point.clean.ci95)}
     if point.separation is not None and point.separation.margin is not None:
         measured[LSS] = (point.separation.margin, None)
     if point.separation is not None and point.separation.scaled_margin is not None:
@@ -97,7 +96,7 @@ def _line(point: SweepPoint, threat_models: Sequence[str]) -> list[str]:
         point.label,
         point.decision,
         *margins(point.separation),
-        percent(point.test_set_accuracy),
+        percent_interval(point.clean),
         *(percent_interval(each) for each in robust),
     ]
 

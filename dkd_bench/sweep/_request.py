@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dkd_bench.errors import ConfigError
 from dkd_bench.request import RunRequest
@@ -38,8 +39,9 @@ class SweepRequest:
             raise ConfigError(f"a sweep draws one budget, got {len(self.run.eps)} --eps; give one")
         if not self.setting or not self.values or not all(self.values):
             raise ConfigError("--vary takes NAME=VALUE,VALUE,..., such as zeta=0,0.5,0.9")
-        if len(set(self.values)) < len(self.values):
-            raise ConfigError(f"--vary {self.setting} gives a value twice in {', '.join(self.values)}; give it once")
+        for option, words in ((f"--vary {self.setting}", self.values), ("--level", self.levels)):
+            if len(set(words)) < len(words):
+                raise ConfigError(f"{option} gives a word twice in {', '.join(words)}; give it once")
 
     @property
     def defense(self) -> str:
@@ -49,19 +51,28 @@ class SweepRequest:
     @property
     def folder(self) -> Path:
         """Where the sweep and its runs are written."""
-        return self.run.out or Path("runs") / f"sweep-{self.defense}-{self.setting}-{self.run.dataset}".replace(
-            ":", "-"
-        )
+        return self.run.out or Path("runs") / _in_a_path(f"sweep-{self.defense}-{self.setting}-{self.run.dataset}")
 
-    def point_runs(self) -> Iterator[tuple[str, RunRequest]]:
-        """Yield each value with the run that measures it."""
-        for value in self.values:
-            word = f"{self.defense}.{self.setting}={value}"
-            folder = self.folder / "runs" / f"{self.setting}={value}"
-            yield value, replace(self.run, settings=(*self.run.settings, word), out=folder)
+    def runs(self, defense_name: str) -> dict[str, RunRequest]:
+        """Return the run of each value and then of each level, by the value and the level.
 
-    def level_runs(self) -> Iterator[tuple[str, RunRequest]]:
-        """Yield each level's defence with its run, without the settings that name the varied defence."""
-        settings = tuple(word for word in self.run.settings if not word.startswith(f"{self.defense}."))
-        for level in self.levels:
-            yield level, replace(self.run, defenses=(level,), settings=settings, out=self.folder / "runs" / level)
+        Settings that name the varied defence, which its class calls ``defense_name``, do not go to the levels.
+        """
+        own = f"{defense_name}."
+        asked = {
+            value: self._in_folder(
+                self.run, f"{self.setting}={value}", settings=(*self.run.settings, f"{own}{self.setting}={value}")
+            )
+            for value in self.values
+        }
+        others = tuple(word for word in self.run.settings if not word.startswith(own))
+        return asked | {
+            level: self._in_folder(self.run, level, settings=others, defenses=(level,)) for level in self.levels
+        }
+
+    def _in_folder(self, run: RunRequest, folder: str, **changes: Any) -> RunRequest:
+        return replace(run, out=self.folder / "runs" / _in_a_path(folder), **changes)
+
+
+def _in_a_path(words: str) -> str:
+    return re.sub(r"[^\w.=+-]+", "-", words).strip("-")

@@ -140,3 +140,63 @@ def test_wrong_words_get_one_sentence_and_status_2(command, words, sentence):
     assert (status, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
+
+
+SILENT = """
+import torch
+from torch import nn
+from dkd_bench.api import DefenseMeta, VotingEnsemble, train_network
+
+class Bypassing(nn.Module):
+    def __init__(self, values):
+        super().__init__()
+        self.latent = nn.ReLU()
+        self.logits = nn.Linear(values, 10)
+
+    def forward(self, x):
+        return self.logits(torch.relu(x.flatten(1)))
+
+class Silent(VotingEnsemble):
+    meta = DefenseMeta(name="silent", title="Has a latent layer and never uses it")
+
+    def __init__(self, images, settings=None):
+        super().__init__(images, settings)
+        values = images.channels * images.height * images.width
+        self.networks = nn.ModuleList(Bypassing(values) for _ in range(2))
+
+    @property
+    def members(self):
+        return self.networks
+
+    def fit(self, data, *, recipe, generator, progress):
+        for network in self.networks:
+            train_network(network, data, recipe=recipe, generator=generator)
+"""
+
+
+def test_an_unusable_latent_layer_costs_the_number_and_not_the_run(command, tmp_path):
+    (tmp_path / "silent.py").write_text(SILENT)
+    defense = f"{tmp_path / 'silent.py'}:Silent"
+    words = ("--defense", defense, "--dataset", "TINY", "--device", "cpu")
+
+    status, out, err = command("run", *words, "--attack", "fgsm", "--n-examples", 20, "--out", tmp_path / "run")
+    assert status == 0
+    assert "silent" in out
+    assert "no LSS of silent: member 1 of defence 'silent': layer 'latent' must give one tensor" in err
+
+    status, out, err = command("lss", *words)
+    assert (status, out) == (2, "")
+    assert "must give one tensor in each evaluation" in err
+
+
+def test_single_networks_do_not_cost_the_ensembles_their_numbers(command):
+    status, out, err = command(*LSS, "--defense", "none", "--dataset", "TINY", "--null-draws", "0")
+    assert status == 2
+    assert "| dkd " in out
+    assert "defence 'none' has one member, and an ensemble of one has nothing to separate" in err
+
+
+def test_wrong_words_are_refused_before_anything_is_trained(command):
+    status, _, err = command(*LSS, "--dataset", "TINY", "--null-draws", -1, "--seed", 5)
+    assert status == 2
+    assert err == "dkd-bench: error: --null-draws must be at least 0, got -1\n"

@@ -117,7 +117,7 @@ def test_other_weights_are_refused(run_folder):
     edit_results(run_folder, lie)
     with pytest.raises(EvidenceError, match=r"the weights of 'dkd' are not those of .*: the record says 0000"):
         drawn(run_folder)
-    assert not (run_folder / "plots").exists()
+    assert [path.name for path in (run_folder / "plots").iterdir()] == ["curves.png"]
 
 
 def test_other_evidence_is_refused(run_folder):
@@ -159,3 +159,13 @@ def test_help_waits_for_neither_torch_nor_matplotlib():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Draw runs" in done.stdout
     assert done.stdout.splitlines()[-1].split() == ["imported"]
+
+
+def test_pictures_do_not_outlive_the_numbers_that_they_show(bench, run_folder, monkeypatch):
+    drawn(run_folder)
+    monkeypatch.setattr("dkd_bench.prepare.package_digest", lambda: "of other code")
+
+    bench(attacks=("fgsm",))
+
+    assert not list((run_folder / "plots").glob("*.png"))
+    assert "## Pictures" not in (run_folder / "leaderboard.md").read_text()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from dkd_bench.errors import ConfigError, StoreError
 from dkd_bench.published import PAGE, pages, publish, stale_pages
+from dkd_bench.reproduction import Reproduced, Reproduction, save_reproduction
 from dkd_bench.rundir import load_run
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
@@ -57,6 +59,31 @@ def test_an_edited_page_is_found_and_written_again(copy):
     assert stale_pages(copy) == [page]
     assert publish(copy) == [page]
     assert stale_pages(copy) == []
+
+
+def test_a_picture_that_is_not_the_records_own_is_refused(tmp_path):
+    folder = tmp_path / "mine"
+    picture = b"<svg/>"
+    made = Reproduction(
+        target="figure5",
+        title="Figure 5",
+        dataset="digits",
+        paper_dataset="MNIST",
+        seeds=(0,),
+        command="dkd-bench reproduce figure5",
+        blocks=(),
+        trends=(),
+        notes=(),
+        picture="figure5.svg",
+        picture_sha256=sha256(picture).hexdigest(),
+        sources=(),
+    )
+    save_reproduction(Reproduced(reproduction=made, picture=picture), folder)
+    assert "![Figure 5](mine/figure5.svg)" in pages(tmp_path)[tmp_path / PAGE]
+
+    (folder / "figure5.svg").write_bytes(b"<svg><!-- edited --></svg>")
+    with pytest.raises(StoreError, match=r"figure5\.svg should have digest .*; take it anew from 'dkd-bench reproduce"):
+        pages(tmp_path)
 
 
 def test_nothing_published(tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dkd_bench.errors import ConfigError, UnknownNameError
+from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
 from dkd_bench.progress import SilentProgress
 from dkd_bench.reproduction import StudyRequest, reproduce, save_reproduction
 
@@ -50,6 +50,30 @@ def test_without_its_runs_a_target_says_which_command_makes_them(study):
         match=r"no finished run of table4 in .*white-box-fgsm-seed-3; make it with 'dkd-bench .* table4 .*--seed 3",
     ):
         reproduce("table4", study(existing=True, seeds=(3,)), SilentProgress())
+
+
+def test_runs_of_unlike_weights_do_not_make_one_table(study):
+    reproduce("table2", study(), SilentProgress())
+    results = study().folder / "black-box-fgsm-seed-0" / "results.json"
+    told = json.loads(results.read_text())
+    told["manifest"]["defenses"]["kd"]["weights_sha256"] = "0" * 64
+    results.write_text(json.dumps(told))
+
+    with pytest.raises(
+        EvidenceError, match="kd under seed 0 is not the same in black-box-deepfool-1 and black-box-fgsm"
+    ):
+        reproduce("table2", study(existing=True), SilentProgress())
+
+
+def test_existing_figure5_computes_nothing(study, monkeypatch):
+    def refuse(*_arguments, **_words):
+        raise AssertionError("nothing is loaded to be run")
+
+    monkeypatch.setattr("dkd_bench.pipeline.prepare", refuse)
+    with pytest.raises(
+        ConfigError, match=r"no finished run of figure5 in .*zeta=0; make it with 'dkd-bench reproduce fig"
+    ):
+        reproduce("figure5", study(existing=True), SilentProgress())
 
 
 def test_an_unknown_target_is_named(study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from dkd_bench.cli import app
 from dkd_bench.errors import ConfigError
 from dkd_bench.progress import SilentProgress
 from dkd_bench.request import RunRequest
-from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
+from dkd_bench.sweep import SweepRequest, carry_out, runs_of, save_sweep
 
 
 def sweep(tiny_npz, folder, *values, **words):
@@ -43,6 +44,7 @@ def test_a_sweep_measures_each_value_and_level_and_draws_them(request_of_two):
         assert point.decision == "boosted"
         assert set(point.robust) == {"standalone", "joint"}
         assert point.robust["joint"].value < point.clean.value
+        assert point.n_test == 60
     files = save_sweep(measured, request_of_two.folder, figure="svg")
     assert files["picture"].read_bytes().startswith(b"<?xml")
     assert "(sweep.svg)" in files["markdown"].read_text()
@@ -85,3 +87,27 @@ def test_a_setting_that_the_defence_does_not_have(cache, tiny_npz, tmp_path, mon
 
     assert left.value.code == 2
     assert "no setting of dkd named 'zetta'. Did you mean 'zeta'?" in capsys.readouterr().err
+
+
+def test_settings_go_to_the_runs_that_know_them(cache, tiny_npz, tmp_path):
+    asked = runs_of(
+        replace(
+            sweep(
+                tiny_npz, tmp_path / "sweep", "0.5", settings=("fgsm.random_start=true", "top_n=3", "ri.n_members=5")
+            ),
+            levels=("none", "ri"),
+        )
+    )
+
+    assert asked["0.5"].settings == ("fgsm.random_start=true", "top_n=3", "dkd.zeta=0.5")
+    assert asked["none"].settings == ("fgsm.random_start=true",)
+    assert asked["ri"].settings == ("fgsm.random_start=true", "top_n=3", "ri.n_members=5")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("zetta=1", "no setting named 'zetta'. Did you mean 'zeta'"), ("kd.temperature=2", "in this run named 'kd'")],
+)
+def test_a_setting_that_no_run_knows(cache, tiny_npz, tmp_path, word, message):
+    with pytest.raises(ConfigError, match=message):
+        runs_of(sweep(tiny_npz, tmp_path / "sweep", "0.5", settings=(word,)))

@@ -76,12 +76,17 @@ def test_legend_names_each_defence_once_and_says_what_to_trust():
     (legend,) = curves_figure(curves, threat_models=["standalone", "joint"]).legends
     assert [text.get_text() for text in legend.get_texts()] == ["dkd (majority)", "none (deployed)"]
     assert "trust the joint column" in legend.get_title().get_text()
-    assert "95 % Wilson intervals. Norms are in [0, 1] pixel units" in legend.get_title().get_text()
+    assert "95 % Wilson intervals. Linf and L2 norms are in [0, 1] pixel units" in legend.get_title().get_text()
 
 
 def test_without_the_joint_column_the_legend_warns_of_the_others():
     (legend,) = curves_figure([make_curve(threat_model="standalone")], threat_models=["standalone"]).legends
     assert "not how robust a defence is" in legend.get_title().get_text()
+
+
+def test_unlike_attacks_of_one_name_do_not_share_a_panel():
+    figure = curves_figure([make_curve(), make_curve(ground="of other parameters")], threat_models=["joint"])
+    assert len(figure.axes) == 2
 
 
 def test_unlike_images_do_not_share_a_panel():

@@ -15,19 +15,27 @@ def sweep(*, setting="zeta", values=("0", "0.5"), levels=(), **words):
 
 
 def test_each_value_is_a_run_of_its_own():
-    asked = list(sweep(settings=("pgd.steps=5",), out=Path("here")).point_runs())
+    asked = sweep(settings=("pgd.steps=5",), out=Path("here")).runs("dkd")
 
-    assert [label for label, _ in asked] == ["0", "0.5"]
-    assert asked[1][1].settings == ("pgd.steps=5", "dkd.zeta=0.5")
-    assert asked[1][1].out == Path("here/runs/zeta=0.5")
+    assert list(asked) == ["0", "0.5"]
+    assert asked["0.5"].settings == ("pgd.steps=5", "dkd.zeta=0.5")
+    assert asked["0.5"].out == Path("here/runs/zeta=0.5")
+
+
+def test_a_defence_in_a_file_is_set_by_the_name_that_it_gives_itself():
+    asked = sweep(defenses=("path/to/mine.py:Mine",)).runs("mine")
+
+    assert asked["0"].defenses == ("path/to/mine.py:Mine",)
+    assert asked["0"].settings == ("mine.zeta=0",)
+    assert asked["0"].out == Path("runs/sweep-path-to-mine.py-Mine-zeta-digits/runs/zeta=0")
 
 
 def test_a_level_does_not_see_settings_of_the_varied_defence():
-    ((label, run),) = sweep(levels=("ri",), settings=("dkd.top_n=3", "pgd.steps=5")).level_runs()
+    asked = sweep(levels=("ri", "/other.py:Other"), settings=("dkd.top_n=3", "pgd.steps=5")).runs("dkd")
 
-    assert label == "ri"
-    assert run.defenses == ("ri",)
-    assert run.settings == ("pgd.steps=5",)
+    assert asked["ri"].defenses == ("ri",)
+    assert asked["ri"].settings == ("pgd.steps=5",)
+    assert asked["/other.py:Other"].out.name == "other.py-Other"
 
 
 def test_the_folder_is_named_after_what_is_varied():
@@ -44,7 +52,8 @@ def test_the_folder_is_named_after_what_is_varied():
         ({"values": ()}, "--vary takes NAME=VALUE"),
         ({"values": ("0", "")}, "--vary takes NAME=VALUE"),
         ({"setting": ""}, "--vary takes NAME=VALUE"),
-        ({"values": ("0", "0.5", "0")}, "gives a value twice"),
+        ({"values": ("0", "0.5", "0")}, "--vary zeta gives a word twice"),
+        ({"levels": ("ri", "ri")}, "--level gives a word twice"),
     ],
 )
 def test_what_a_sweep_refuses(words, message):
