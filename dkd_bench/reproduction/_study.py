@@ -13,6 +13,7 @@ from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
 from dkd_bench.request import DeviceName, RunRequest, TrainRequest
 from dkd_bench.rundir import RESULTS, load_run
+from dkd_bench.sweep import in_folder_of_its_own
 
 DEFENSES = ("none", "dkd", "kd", "ri")
 
@@ -188,23 +189,20 @@ def _requests(
     for seed in request.seeds:
         for part in parts:
             caps = [cap for cap in (request.n_examples, request.n_slow if part.slow else None) if cap is not None]
-            yield (
-                (part.name, seed),
-                RunRequest(
-                    defenses=DEFENSES,
-                    attacks=(part.attack,),
-                    threat_models=part.threat_models,
-                    dataset=request.dataset,
-                    eps=part.eps,
-                    n_examples=min([ground.n_test, *caps]),
-                    seed=seed,
-                    recipe=request.recipe,
-                    settings=part.settings,
-                    device=request.device,
-                    data_root=request.data_root,
-                    out=request.folder / f"{part.name}-seed-{seed}",
-                ),
+            asked = RunRequest(
+                defenses=DEFENSES,
+                attacks=(part.attack,),
+                threat_models=part.threat_models,
+                dataset=request.dataset,
+                eps=part.eps,
+                n_examples=min([ground.n_test, *caps]),
+                seed=seed,
+                recipe=request.recipe,
+                settings=part.settings,
+                device=request.device,
+                data_root=request.data_root,
             )
+            yield (part.name, seed), in_folder_of_its_own(asked, request.folder, f"{part.name}-seed-{seed}")
 
 
 def finished_run(asked: RunRequest, request: StudyRequest, target: str) -> RunRecord:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dkd_bench.digests import digest_json
 from dkd_bench.errors import ConfigError
 from dkd_bench.request import RunRequest
 from dkd_bench.suites import resolve_attacks
@@ -51,7 +52,8 @@ class SweepRequest:
     @property
     def folder(self) -> Path:
         """Where the sweep and its runs are written."""
-        return self.run.out or Path("runs") / _in_a_path(f"sweep-{self.defense}-{self.setting}-{self.run.dataset}")
+        named = f"sweep-{self.defense}-{self.setting}-{self.run.dataset}-{'+'.join(self.run.attacks)}"
+        return self.run.out or Path("runs") / _in_a_path(named)
 
     def runs(self, defense_name: str) -> dict[str, RunRequest]:
         """Return the run of each value and then of each level, by the value and the level.
@@ -71,7 +73,12 @@ class SweepRequest:
         }
 
     def _in_folder(self, run: RunRequest, folder: str, **changes: Any) -> RunRequest:
-        return replace(run, out=self.folder / "runs" / _in_a_path(folder), **changes)
+        return in_folder_of_its_own(replace(run, **changes), self.folder / "runs", _in_a_path(folder))
+
+
+def in_folder_of_its_own(run: RunRequest, parent: Path, name: str) -> RunRequest:
+    """Return ``run`` with a folder inside ``parent`` that no other request shares, its name beginning with ``name``."""
+    return replace(run, out=parent / f"{name}-{digest_json(run.as_json())[:8]}")
 
 
 def _in_a_path(words: str) -> str:

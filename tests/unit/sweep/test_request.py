@@ -19,7 +19,15 @@ def test_each_value_is_a_run_of_its_own():
 
     assert list(asked) == ["0", "0.5"]
     assert asked["0.5"].settings == ("pgd.steps=5", "dkd.zeta=0.5")
-    assert asked["0.5"].out == Path("here/runs/zeta=0.5")
+    assert asked["0.5"].out.parent == Path("here/runs")
+    assert asked["0.5"].out.name.startswith("zeta=0.5-")
+
+
+def test_another_sweep_has_other_folders():
+    assert sweep(attacks=("fgsm",)).runs("dkd")["0"].out.parent != sweep().runs("dkd")["0"].out.parent
+    first, other = (sweep(out=Path("here"), n_examples=n).runs("dkd")["0"].out for n in (10, 20))
+    assert first.parent == other.parent
+    assert first != other
 
 
 def test_a_defence_in_a_file_is_set_by_the_name_that_it_gives_itself():
@@ -27,7 +35,7 @@ def test_a_defence_in_a_file_is_set_by_the_name_that_it_gives_itself():
 
     assert asked["0"].defenses == ("path/to/mine.py:Mine",)
     assert asked["0"].settings == ("mine.zeta=0",)
-    assert asked["0"].out == Path("runs/sweep-path-to-mine.py-Mine-zeta-digits/runs/zeta=0")
+    assert asked["0"].out.parent == Path("runs/sweep-path-to-mine.py-Mine-zeta-digits-pgd/runs")
 
 
 def test_a_level_does_not_see_settings_of_the_varied_defence():
@@ -35,11 +43,11 @@ def test_a_level_does_not_see_settings_of_the_varied_defence():
 
     assert asked["ri"].defenses == ("ri",)
     assert asked["ri"].settings == ("pgd.steps=5",)
-    assert asked["/other.py:Other"].out.name == "other.py-Other"
+    assert asked["/other.py:Other"].out.name.startswith("other.py-Other-")
 
 
 def test_the_folder_is_named_after_what_is_varied():
-    assert sweep(dataset="npz:some.npz").folder == Path("runs/sweep-dkd-zeta-npz-some.npz")
+    assert sweep(dataset="npz:some.npz").folder == Path("runs/sweep-dkd-zeta-npz-some.npz-pgd")
 
 
 @pytest.mark.parametrize(
