@@ -29,19 +29,21 @@ def trend(
 ) -> Trend:
     """Return ``claim`` as confirmed if the first number is the greater in at least ``share`` of the comparisons.
 
-    A tie goes against the claim; a missing number decides nothing. The evidence names each comparison that goes
-    against it, or all if they are few, and in how many of the ``authors``' own comparisons it holds.
+    Equal numbers and missing ones decide nothing, and are named. So is each comparison that goes against the
+    claim, or all if they are few; and in how many of the ``authors``' own comparisons it holds.
     """
-    decided = [each for each in comparisons if None not in each]
-    missing = [each.name for each in comparisons if None in each]
+    known = [each for each in comparisons if None not in each]
+    decided = [each for each in known if each.greater != each.other]
     against = [each for each in decided if not _holds(each)]
     shown = decided if len(decided) <= 3 else against
     numbers = ", ".join(f"{name} {greater:.{digits}f} against {other:.{digits}f}" for name, greater, other in shown)
     evidence = f"in {len(decided) - len(against)} of {len(decided)} comparisons"
     if numbers:
         evidence += f"; {numbers}" if shown is decided else f"; not in {numbers}"
-    if missing:
-        evidence += f"; no number for {', '.join(missing)}"
+    if len(known) > len(decided):
+        evidence += f"; equal in {len(known) - len(decided)} more"
+    if len(comparisons) > len(known):
+        evidence += f"; no number for {', '.join(each.name for each in comparisons if None in each)}"
     if authors:
         evidence += f"; in the authors' own numbers, in {sum(map(_holds, authors))} of {len(authors)}"
     return Trend(claim=claim, verdict=_verdict(len(decided) - len(against), len(decided), share), evidence=evidence)

@@ -14,11 +14,19 @@ def test_a_claim_that_holds_everywhere_is_confirmed():
     assert found.evidence == "in 2 of 2 comparisons; x 0.5000 against 0.4000, y 0.6000 against 0.1000"
 
 
-def test_a_tie_goes_against_the_claim_and_is_named():
-    found = trend("A above B.", compared(("a", 2, 1), ("b", 2, 1), ("c", 2, 1), ("tie", 0.25, 0.25)), digits=2)
+def test_what_goes_against_the_claim_is_named():
+    found = trend("A above B.", compared(("a", 2, 1), ("b", 2, 1), ("c", 2, 1), ("not", 0.25, 0.5)), digits=2)
 
     assert found.verdict == "contradicted"
-    assert found.evidence == "in 3 of 4 comparisons; not in tie 0.25 against 0.25"
+    assert found.evidence == "in 3 of 4 comparisons; not in not 0.25 against 0.50"
+
+
+def test_equal_numbers_decide_nothing_and_are_counted():
+    found = trend("A above B.", compared(("a", 2, 1), ("tie", 0.25, 0.25), ("tie", 0, 0)), digits=0)
+
+    assert found.verdict == "confirmed"
+    assert found.evidence == "in 1 of 1 comparisons; a 2 against 1; equal in 2 more"
+    assert trend("A above B.", compared(("tie", 1, 1))).verdict == "not decided"
 
 
 def test_almost_every_allows_for_some():
