@@ -70,7 +70,7 @@ class Trainer:
             defense = _guarded(name, "be built", lambda: factory(self.dataset.image_spec))
         check_structure(defense)
         key = self._key(defense)
-        store = TensorStore((self.cache or cache_root()) / "weights")
+        store = weights_store(self.cache)
         found = store.get_with_metadata(key)
         defense.to(self.device)
         if found is None:
@@ -133,6 +133,11 @@ class Trainer:
             },
             indent=2,
         )
+
+
+def weights_store(cache: Path | None = None) -> TensorStore:
+    """Return where trained defences are kept: in ``cache``, else in the user's cache folder."""
+    return TensorStore((cache or cache_root()) / "weights")
 
 
 def ready_for_inference(defense: Defense) -> None:

@@ -21,6 +21,7 @@ from dkd_bench.records import CellRecord, RunRecord
 from dkd_bench.request import DeviceName, RunRequest
 from dkd_bench.rundir import PLOTS, load_run, save_board
 from dkd_bench.store import write_file
+from dkd_bench.weights import weights_store
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ def _run_figures(
 ) -> Iterator[tuple[str, Figure]]:
     """Yield the pictures of each defence of a run, with their names; a note in the log for each left out."""
     request = RunRequest.from_json(run.record.manifest.request, device=device, data_root=data_root)
+    _check_weights(run.record)
     studio = Studio(EvidenceKept(run.record, run.folder, prepare(request, progress)))
     pictures: tuple[Callable[[str], tuple[str, Figure]], ...] = (studio.transfer, studio.examples, studio.latents)
     task = progress.start(f"pictures of {run.label}", len(run.record.manifest.defenses) * len(pictures))
@@ -173,3 +175,13 @@ def _run_figures(
             except LeftOutError as reason:
                 log.info("%s", reason)
             task.advance(note=f"{defense} {picture.__name__}")
+
+
+def _check_weights(record: RunRecord) -> None:
+    """Raise EvidenceError if the weights of a run are not in the cache: a picture is no reason to train."""
+    store = weights_store()
+    for name, defense in record.manifest.defenses.items():
+        if not store.path(defense.weights_key).is_file():
+            raise EvidenceError(
+                f"the weights of {name!r} are not in {store.folder}; '{record.manifest.command}' makes them again"
+            )

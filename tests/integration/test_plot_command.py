@@ -120,6 +120,14 @@ def test_other_weights_are_refused(run_folder):
     assert [path.name for path in (run_folder / "plots").iterdir()] == ["curves.png"]
 
 
+def test_weights_that_are_gone_are_not_trained_again(run_folder, cache):
+    for file in (cache / "weights").glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(EvidenceError, match=r"the weights of 'dkd' are not in .*weights; '.*' makes them again"):
+        drawn(run_folder)
+    assert not list((cache / "weights").glob("*.safetensors"))
+
+
 def test_other_evidence_is_refused(run_folder):
     store = TensorStore(run_folder / "evidence")
     for file in list(store.folder.iterdir()):
