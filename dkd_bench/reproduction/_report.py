@@ -108,7 +108,7 @@ def _count(entries: tuple[Entry, ...]) -> str:
 def _legend(made: Reproduction) -> list[str]:
     lines = ["n: images under each seed."]
     if any("/" in _count(row.entries) for block in made.blocks for row in block.rows):
-        lines = ["n: images under each seed; the larger is that of the clean and the FGSM columns."]
+        lines = ["n: images under each seed; of two, the larger is that of the columns on the left."]
     if any(entry.paper is not None for block in made.blocks for row in block.rows for entry in row.entries):
         lines.append(f"In parentheses: the authors' numbers for {made.paper_dataset}, not measured here.")
     if any(block.unit != "margin" for block in made.blocks):
