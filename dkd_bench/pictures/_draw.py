@@ -111,7 +111,10 @@ def _found_runs(paths: Sequence[Path]) -> list[_Run]:
 
 
 def _all_curves(runs: Sequence[_Run]) -> Figure:
-    curves = [curve for run in runs for curve in run_curves(run.record, label=run.label if len(runs) > 1 else None)]
+    """Return the curves of all runs; a curve names its run only where two would be told apart by nothing else."""
+    curves = [curve for run in runs for curve in run_curves(run.record, label=None)]
+    if len({(curve.row, curve.threat_model, curve.label) for curve in curves}) < len(curves):
+        curves = [curve for run in runs for curve in run_curves(run.record, label=run.label)]
     return curves_figure(curves, threat_models=reading_order({curve.threat_model for curve in curves}))
 
 

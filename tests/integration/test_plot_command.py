@@ -63,6 +63,17 @@ def test_vectors_of_several_runs_go_where_they_are_told(run_folder, bench, tmp_p
     assert "## Pictures" not in (run_folder / "leaderboard.md").read_text()
 
 
+def test_a_curve_names_its_run_only_where_another_is_called_the_same(run_folder, bench, tmp_path):
+    def names(*others):
+        written = drawn(run_folder, *others, out=tmp_path / "pictures", format="svg")
+        return "(boosted, run)" in written[0].read_text()
+
+    bench("elsewhere", attacks=("deepfool",), threat_models=("joint",))
+    assert not names(tmp_path / "elsewhere")
+    bench("again", attacks=("fgsm",), threat_models=("joint",))
+    assert names(tmp_path / "again")
+
+
 def test_curves_and_budgets_are_those_of_the_record(bench):
     record = bench(attacks=("fgsm", "deepfool"))
     curves = {(c.label, c.attack, c.threat_model): c for c in run_curves(record, label=None)}
