@@ -37,6 +37,13 @@ class DefenseMeta:
     """May answer ``ABSTAIN``: rejects are counted, and shown beside the accuracy."""
     non_differentiable: bool = False
     """The members' gradients do not see the protection: without ``surrogates`` there is no adaptive attack."""
+    optimizes: bool = False
+    """``predict`` searches by gradients at test time, so that the gradient of the whole is not to be had."""
+
+    @property
+    def hides_gradients(self) -> bool:
+        """Whether attacks without gradients are called for beside those that follow them."""
+        return self.randomized or self.non_differentiable or self.optimizes
 
 
 class Defense(nn.Module, ABC):
@@ -86,9 +93,17 @@ class Defense(nn.Module, ABC):
         """Return differentiable stand-ins for the whole, by name; the joint attack takes the strongest per image.
 
         By default those of an ensemble of ``members``; none for a defence that declares itself not
-        differentiable. Backward passes of one's own (BPDA) live here.
+        differentiable. Backward passes of one's own (BPDA) live here; a defence that abstains offers at least
+        one that is ``Detecting``.
         """
         return {} if self.meta.non_differentiable else ensemble_surrogates(self.members)
+
+    def rejections(self, x: Tensor) -> Mapping[str, Tensor]:
+        """Return for each detector, by name, how far each image is beyond its threshold, ``(N,)``: positive rejects.
+
+        Of a defence that abstains; from this come the detectors' ROC curves.
+        """
+        return {}
 
 
 def check_structure(defense: Defense) -> None:

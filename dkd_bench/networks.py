@@ -88,6 +88,26 @@ def small(images: ImageSpec) -> nn.Sequential:
     return _dense_head(features, images, 64, 64)
 
 
+def strided(images: ImageSpec) -> nn.Sequential:
+    """Return the small network of Wong and Kolter 2018: 4x4 convolutions of 16 and 32 with stride 2, 100, logits.
+
+    Twenty times cheaper than Table 1's, for training that needs many gradients of every image.
+    """
+    features = nn.Sequential(
+        nn.Conv2d(images.channels, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+    )
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["features"] = features
+    parts["flatten"] = nn.Flatten()
+    parts["dense"] = nn.Linear(_flattened_size(features, images), 100)
+    parts["latent"] = nn.ReLU()
+    parts["logits"] = nn.Linear(100, images.n_classes)
+    return nn.Sequential(parts)
+
+
 def lenet(images: ImageSpec) -> nn.Sequential:
     """Return LeNet-5 (LeCun et al. 1998) with ReLU and max pooling; padded for images under 28 pixels."""
     padding = 0 if min(images.height, images.width) >= 28 else 2
@@ -120,11 +140,12 @@ NETWORKS: Mapping[str, Callable[[ImageSpec], nn.Sequential]] = {
     "table1-mnist": table1_mnist,
     "table1-cifar10": table1_cifar10,
     "small": small,
+    "strided": strided,
     "lenet": lenet,
     "vgg16": vgg16,
 }
 
-_SMALLEST = {"table1-mnist": 16, "table1-cifar10": 4, "small": 4, "lenet": 4, "vgg16": 32}
+_SMALLEST = {"table1-mnist": 16, "table1-cifar10": 4, "small": 4, "strided": 4, "lenet": 4, "vgg16": 32}
 
 
 def build_network(name: str, images: ImageSpec) -> nn.Sequential:

@@ -5,7 +5,7 @@ Knows names, digests and budgets; nothing of tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +14,23 @@ from dkd_bench.digests import digest_json
 from dkd_bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dkd_bench.target import Access
     from dkd_bench.threats import Roles, ThreatModel
 
 CHUNK_SIZE = 250
 """Images in a canonical chunk: the grain of resume and of memory. Changing it changes every craft's key."""
 
-NOT_ADAPTIVE = "not adaptively evaluated"
-"""The flag of a defence that is not differentiable and brings no surrogate."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTarget:
+    """What the plan needs to know of a target."""
+
+    digest: str
+    """Of the network behind it."""
+    randomized: bool = False
+    """Whether its answers differ between calls."""
+    access: frozenset[Access] = frozenset({"gradients"})
+    """What it offers to attacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +38,9 @@ class PlannedDefense:
     """What the plan needs to know of a defence."""
 
     name: str
-    randomized: bool
     roles: Roles
-    targets: Mapping[str, str]
-    """Target name to the digest of the network behind it."""
+    targets: Mapping[str, PlannedTarget]
+    """By name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +53,15 @@ class PlannedAttack:
     applies_to: Literal["any", "deterministic", "randomized"]
     averages_draws: bool
     identity: Mapping[str, Any]
+    access: Access = "gradients"
 
-    def applies(self, *, randomized: bool) -> bool:
-        """Return whether the attack is meant for such a target."""
-        return self.applies_to in ("any", "randomized" if randomized else "deterministic")
+    def applies(self, target: PlannedTarget) -> bool:
+        """Return whether the attack is meant for such a target, and the target offers what it needs."""
+        return self.access in target.access and self.fits(target)
+
+    def fits(self, target: PlannedTarget) -> bool:
+        """Return whether the attack is meant for targets that answer as randomly as this one does."""
+        return self.applies_to in ("any", "randomized" if target.randomized else "deterministic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +149,9 @@ def _trials(
     ground: Ground,
 ) -> list[Trial]:
     """Return the trials of one attack: one for each craft budget, with the cell budgets that it serves."""
-    names = threat_model.targets(defense.roles)
-    randomized = defense.randomized and defense.roles.reference not in names
-    if not attack.applies(randomized=randomized):
+    offered = {name: defense.targets[name] for name in threat_model.targets(defense.roles)}
+    targets = {name: target for name, target in offered.items() if attack.applies(target)}
+    if not targets and not _missed(attack, offered.values()):
         return []
     return [
         Trial(
@@ -145,13 +159,19 @@ def _trials(
             threat_model=threat_model.meta.name,
             attack=attack.name,
             budgets=cell_budgets,
-            crafts={
-                name: _craft(defense.targets[name], attack, craft_budget, ground, randomized=randomized)
-                for name in names
-            },
+            crafts={name: _craft(target, attack, craft_budget, ground) for name, target in targets.items()},
         )
         for craft_budget, cell_budgets in budgets_of(attack.kind, attack.norms, budgets)
     ]
+
+
+def _missed(attack: PlannedAttack, offered: Collection[PlannedTarget]) -> bool:
+    """Return whether the attack ought to have been run, but no target has the gradients that it follows."""
+    return (
+        attack.access == "gradients"
+        and not any("gradients" in target.access for target in offered)
+        and (not offered or any(attack.fits(target) for target in offered))
+    )
 
 
 def budgets_of(
@@ -178,12 +198,12 @@ def budgets_of(
     return [(budget, (budget,)) for budget in budgets]
 
 
-def _craft(target: str, attack: PlannedAttack, budget: Budget, ground: Ground, *, randomized: bool) -> Craft:
-    draws = ground.eot_draws if randomized and not attack.averages_draws else 1
+def _craft(target: PlannedTarget, attack: PlannedAttack, budget: Budget, ground: Ground) -> Craft:
+    draws = ground.eot_draws if target.randomized and not attack.averages_draws else 1
     keys = tuple(
         digest_json(
             {
-                "target": target,
+                "target": target.digest,
                 "draws": draws,
                 "attack": dict(attack.identity),
                 "norm": budget.norm,
@@ -195,4 +215,11 @@ def _craft(target: str, attack: PlannedAttack, budget: Budget, ground: Ground, *
         )
         for chunk_digest in ground.chunk_digests
     )
-    return Craft(target=target, attack=attack.name, budget=budget, draws=draws, randomized=randomized, keys=keys)
+    return Craft(
+        target=target.digest,
+        attack=attack.name,
+        budget=budget,
+        draws=draws,
+        randomized=target.randomized,
+        keys=keys,
+    )

@@ -1,7 +1,9 @@
-"""Differentiable stand-ins for a vote: what the joint attack sees of an ensemble.
+"""Differentiable stand-ins for the whole of a defence: what the joint attack sees of it.
 
-The vote itself has no gradient. Each class here maps members to one logit-like output ``(N, K)``; the names
-follow the losses compared in Tramer et al. 2020 and Pang et al. 2019. A vote judges what they produce.
+A vote has no gradient. Each ensemble surrogate maps members to one logit-like output ``(N, K)``; the names follow
+the losses compared in Tramer et al. 2020 and Pang et al. 2019. A vote judges what they produce. A step before the
+network that has no useful gradient gets one from ``BPDA``. What more a surrogate can tell an adaptive attack, it
+says by its class: ``Detecting``, ``OnManifold``.
 """
 
 from __future__ import annotations
@@ -68,6 +70,57 @@ class SumOfMargins(EnsembleSurrogate):
         is_top = nn.functional.one_hot(logits.argmax(dim=2), logits.shape[2]).bool()
         rival = torch.where(is_top, second.unsqueeze(2), top.unsqueeze(2))
         return (logits - rival).clamp_max(self.kappa).sum(dim=0)
+
+
+@final
+class BPDA(nn.Module):
+    """A step before a network, exact on the way forward, differentiated as something else (Athalye et al. 2018).
+
+    BPDA, backward pass differentiable approximation: an attack that needs the gradient of ``network(step(x))``
+    gets that of ``network`` at ``step(x)``, times that of ``backward`` at ``x``. A step whose answers differ
+    between calls draws from torch's global generator here, which attacks seed.
+    """
+
+    def __init__(self, step: nn.Module, network: nn.Module, *, backward: nn.Module | None = None) -> None:
+        """Take the step and the network after it; ``backward`` is the identity unless given."""
+        super().__init__()
+        self.step = step
+        self.network = network
+        self.backward_step = backward
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's logits ``(N, K)`` for the images after the step."""
+        with torch.no_grad():
+            stepped: Tensor = self.step(x)
+        approximate = x if self.backward_step is None else self.backward_step(x)
+        # The difference is exactly zero: what the network sees is the step's own output, bit by bit.
+        logits: Tensor = self.network(stepped + (approximate - approximate.detach()))
+        return logits
+
+
+class Detecting(nn.Module, ABC):
+    """A surrogate of a defence that abstains: it also tells how near its detectors are to rejecting."""
+
+    @abstractmethod
+    def rejections(self, x: Tensor) -> Tensor:
+        """Return for each detector how far each image is beyond its threshold, ``(N, D)``: positive is a reject.
+
+        Differentiable, and of the order of 1 where a change of one class's logit is; exact in its sign.
+        """
+
+
+class OnManifold(nn.Module, ABC):
+    """A surrogate of a defence that answers for the nearest image its generator can make."""
+
+    latent_dimension: int
+
+    @abstractmethod
+    def generate(self, latent: Tensor) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1] of latents ``(N, latent_dimension)``, differentiable."""
+
+    @abstractmethod
+    def classify(self, images: Tensor) -> Tensor:
+        """Return the logits ``(N, K)`` of generated images, without looking for the nearest one first."""
 
 
 def ensemble_surrogates(members: Sequence[nn.Module]) -> Mapping[str, nn.Module]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from dkd_bench.errors import AttackError
+from dkd_bench.surrogates import Detecting, OnManifold
+
+Access = Literal["gradients", "scores", "decisions", "detectors", "generator"]
+"""What an attack needs of its target: gradients of the logits, logits or labels alone, gradients of the logits and of
+the detectors, or the generator behind the answers."""
 
 AUTO_BATCH_SIZE = 250
 """Images in one model evaluation unless ``--batch-size`` says otherwise: about what a CPU cache holds."""
@@ -59,6 +64,33 @@ class Target(nn.Module):
         if not torch.isfinite(logits).all():
             raise AttackError(f"{self.name} returned logits that are not finite; no attack on it can be scored")
         return logits
+
+    def rejections(self, x: Tensor) -> Tensor:
+        """Return by how much each detector rejects each image, float32, shape ``(N, D)``; positive is a reject.
+
+        Raises:
+            AttackError: if the target has no detectors, or their answer is not finite or not of that shape.
+        """
+        if not isinstance(self.module, Detecting):
+            raise AttackError(f"{self.name} has no detectors; this attack is for surrogates that are Detecting")
+        excess = torch.cat([self.module.rejections(piece.to(self._dtype)) for piece in x.split(self.batch_size)])
+        if excess.ndim != 2 or len(excess) != len(x) or not torch.isfinite(excess).all():
+            raise AttackError(
+                f"the detectors of {self.name} must return finite values of shape ({len(x)}, number of detectors), "
+                f"got {tuple(excess.shape)}"
+            )
+        return excess.float()
+
+    @property
+    def generator(self) -> OnManifold:
+        """The generator behind the answers.
+
+        Raises:
+            AttackError: if the target has none.
+        """
+        if not isinstance(self.module, OnManifold):
+            raise AttackError(f"{self.name} has no generator; this attack is for surrogates that are OnManifold")
+        return self.module
 
     def _evaluate(self, x: Tensor) -> Tensor:
         self.forward_passes += len(x) * self.draws

@@ -15,7 +15,7 @@ from dkd_bench.digests import code_digest, library_versions
 from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
 from dkd_bench.randomness import isolated_randomness
 from dkd_bench.settings import NoSettings, settings_as_json
-from dkd_bench.target import Target
+from dkd_bench.target import Access, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,8 @@ class AttackMeta:
     """Which defences the attack is meant for; plan leaves it out for others."""
     averages_draws: bool = False
     """The attack takes the expectation over a randomised target's draws by itself."""
+    access: Access = "gradients"
+    """What the attack needs of its target; plan leaves it out for targets that do not offer it."""
 
 
 class Attack(ABC):

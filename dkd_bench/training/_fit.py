@@ -34,8 +34,23 @@ class TrainingBatch:
     """Flattened output of the objective's latent layer, shape ``(n, D)``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStep:
+    """What a step of training begins with."""
+
+    indices: Tensor
+    """Positions in the training split, int64, shape ``(n,)``, on the CPU."""
+    images: Tensor
+    """float32 in [0, 1], shape ``(n, C, H, W)``."""
+    labels: Tensor
+    progress: float
+    """The fraction of all steps that are done, in [0, 1)."""
+    generator: torch.Generator
+    """On the CPU; all randomness of training comes from it."""
+
+
 class Objective(ABC):
-    """What a network is trained to minimise."""
+    """What a network is trained to minimise; ``loss`` of a batch, unless ``step_loss`` needs the network itself."""
 
     latent_layer: str | None = None
     """The layer whose output the objective wants beside the logits."""
@@ -47,6 +62,16 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, batch: TrainingBatch) -> Tensor:
         """Return the loss of a batch, a scalar."""
+
+    def step_loss(self, network: nn.Module, step: TrainingStep) -> Tensor:
+        """Return the loss of one step, a scalar; adversarial training looks for its own images here."""
+        if self.latent_layer is None:
+            logits, latent = network(step.images), None
+        else:
+            with captured_latent(network, self.latent_layer) as captured:
+                logits = network(step.images)
+            latent = captured[0].flatten(1)
+        return self.loss(TrainingBatch(indices=step.indices, labels=step.labels, logits=logits, latent=latent))
 
 
 @final
@@ -125,11 +150,10 @@ def _optimise(
     device = next(network.parameters()).device
     network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    steps_per_epoch = -(-len(split) // recipe.batch_size)
+    total_steps = recipe.epochs * -(-len(split) // recipe.batch_size)
+    done = 0
     schedule = (
-        torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps_per_epoch
-        )
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=total_steps)
         if recipe.schedule == "one-cycle"
         else None
     )
@@ -138,22 +162,24 @@ def _optimise(
         order = torch.randperm(len(split), generator=generator)
         for indices in order.split(recipe.batch_size):
             images, labels = split.batch(indices)
-            loss = _step_loss(network, objective, indices, images.to(device), labels.to(device))
+            loss = objective.step_loss(
+                network,
+                TrainingStep(
+                    indices=indices,
+                    images=images.to(device),
+                    labels=labels.to(device),
+                    progress=done / total_steps,
+                    generator=generator,
+                ),
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             if schedule is not None:
                 schedule.step()
             total += loss.detach() * len(indices)
+            done += 1
         task.advance(note=f"loss {float(total) / len(split):.4f}")
-
-
-def _step_loss(network: nn.Module, objective: Objective, indices: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    if objective.latent_layer is None:
-        return objective.loss(TrainingBatch(indices=indices, labels=labels, logits=network(images), latent=None))
-    with captured_latent(network, objective.latent_layer) as captured:
-        logits = network(images)
-    return objective.loss(TrainingBatch(indices=indices, labels=labels, logits=logits, latent=captured[0].flatten(1)))
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import pytest
 
 from dkd_bench.budget import Budget
 from dkd_bench.errors import ConfigError
-from dkd_bench.plan import Ground, Plan, PlannedAttack, PlannedDefense, Trial, budgets_of, make_plan
+from dkd_bench.plan import Ground, Plan, PlannedAttack, PlannedDefense, PlannedTarget, Trial, budgets_of, make_plan
+from dkd_bench.target import Access
 from dkd_bench.threats import Roles, ThreatModel
 from dkd_bench.threats.aggregated import Aggregated
 from dkd_bench.threats.black_box import BlackBox
@@ -22,13 +23,21 @@ LINF = Budget(norm="linf", eps=0.1)
 ALL_THREATS = (BlackBox(), Standalone(), Aggregated(), Joint())
 
 
-def defense(name: str = "dkd", *, randomized: bool = False, surrogates: Sequence[str] = ("whole",)) -> PlannedDefense:
+def defense(
+    name: str = "dkd",
+    *,
+    randomized: bool = False,
+    surrogates: Sequence[str] = ("whole",),
+    access: frozenset[Access] = frozenset({"gradients"}),
+) -> PlannedDefense:
     members = ("member-1", "member-2")
+    targets = {"reference": PlannedTarget(digest="digest-lenet")}
+    targets |= {target: PlannedTarget(digest=f"{name}-{target}", randomized=randomized) for target in members}
+    targets |= {
+        target: PlannedTarget(digest=f"{name}-{target}", randomized=randomized, access=access) for target in surrogates
+    }
     return PlannedDefense(
-        name=name,
-        randomized=randomized,
-        roles=Roles(reference="reference", members=members, surrogates=tuple(surrogates)),
-        targets={"reference": "digest-lenet"} | {target: f"{name}-{target}" for target in (*members, *surrogates)},
+        name=name, roles=Roles(reference="reference", members=members, surrogates=tuple(surrogates)), targets=targets
     )
 
 
@@ -173,6 +182,38 @@ def test_without_surrogate_there_is_a_trial_and_no_craft() -> None:
     (trial,) = plan(defenses=[defense(surrogates=())], threat_models=[Joint()]).trials
     assert trial.crafts == {}
     assert trial.budgets == (LINF,)
+
+
+def test_answers_alone_are_attacked_and_the_gradients_missed() -> None:
+    """A defence that offers nothing but its answers has a number, and a gap where gradients belong."""
+    answers = defense(surrogates=("decision",), access=frozenset({"decisions"}))
+    found = plan(defenses=[answers], attacks=[attack(), attack("hsj", access="decisions")], threat_models=[Joint()])
+    assert {trial.attack: set(trial.crafts) for trial in found.trials} == {"pgd": set(), "hsj": {"decision"}}
+
+
+@pytest.mark.parametrize("access", ["scores", "decisions", "detectors", "generator"])
+def test_an_attack_meets_only_targets_that_offer_what_it_needs(access: Access) -> None:
+    special = attack("special", access=access)
+    offering = defense("offering", access=frozenset({"gradients", access}))
+    found = plan(defenses=[defense(), offering], attacks=[attack(), special], threat_models=ALL_THREATS)
+    assert [(trial.defense, trial.threat_model) for trial in found.trials if trial.attack == "special"] == [
+        ("offering", "joint")
+    ]
+
+
+def test_members_that_are_not_random_take_one_draw() -> None:
+    """The network behind a random purifier is as deterministic as any."""
+    noisy = defense("noisy", randomized=True)
+    member = replace(noisy.targets["member-1"], randomized=False)
+    noisy = replace(noisy, targets={**noisy.targets, "member-1": member, "member-2": member})
+    attacks = [attack(), FOR_DETERMINISTIC, FOR_RANDOMIZED]
+    found = plan(defenses=[noisy], attacks=attacks, threat_models=[Standalone(), Joint()])
+    assert [(trial.threat_model, trial.attack, [c.draws for c in trial.crafts.values()]) for trial in found.trials] == [
+        ("standalone", "pgd", [1, 1]),
+        ("standalone", "autoattack", [1, 1]),
+        ("joint", "pgd", [16]),
+        ("joint", "autoattack-rand", [16]),
+    ]
 
 
 def test_nothing_applies() -> None:
