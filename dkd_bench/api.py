@@ -2,17 +2,18 @@
 
 from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.budget import Budget, Norm, perturbation_norms, project
+from dkd_bench.cache import cache_root
 from dkd_bench.data import Dataset, ImageSpec, Split
 from dkd_bench.decisions import boosted, majority
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
 from dkd_bench.digests import digest_module
 from dkd_bench.ensemble import VotingEnsemble
-from dkd_bench.errors import AttackError, ConfigError, DatasetError, DkdBenchError, PluginError
+from dkd_bench.errors import AttackError, ConfigError, DatasetError, DkdBenchError, PluginError, UnknownNameError
 from dkd_bench.networks import build_network
 from dkd_bench.progress import Progress
 from dkd_bench.settings import NoSettings
 from dkd_bench.single import SingleNetwork
-from dkd_bench.surrogates import EnsembleSurrogate, ensemble_surrogates
+from dkd_bench.surrogates import BPDA, Detecting, EnsembleSurrogate, OnManifold, ensemble_surrogates
 from dkd_bench.target import Target
 from dkd_bench.training import (
     CrossEntropy,
@@ -20,6 +21,7 @@ from dkd_bench.training import (
     Recipe,
     TrainingBatch,
     TrainingSet,
+    TrainingStep,
     captured_latent,
     outputs_on,
     train_network,
@@ -27,6 +29,7 @@ from dkd_bench.training import (
 
 __all__ = [
     "ABSTAIN",
+    "BPDA",
     "NO_MAJORITY",
     "Attack",
     "AttackError",
@@ -38,12 +41,14 @@ __all__ = [
     "DatasetError",
     "Defense",
     "DefenseMeta",
+    "Detecting",
     "DkdBenchError",
     "EnsembleSurrogate",
     "ImageSpec",
     "NoSettings",
     "Norm",
     "Objective",
+    "OnManifold",
     "PluginError",
     "Progress",
     "Recipe",
@@ -52,9 +57,12 @@ __all__ = [
     "Target",
     "TrainingBatch",
     "TrainingSet",
+    "TrainingStep",
+    "UnknownNameError",
     "VotingEnsemble",
     "boosted",
     "build_network",
+    "cache_root",
     "captured_latent",
     "digest_module",
     "ensemble_surrogates",

@@ -40,6 +40,8 @@ class Examined:
     n: int
     clean_intervals: dict[str, Interval]
     """Clean accuracy by decision rule; empty for a defence that never answered."""
+    clean_rejected: dict[str, Interval] = field(default_factory=dict)
+    """The share of clean images rejected by decision rule; empty for a defence that never abstains."""
 
 
 def scored_cell(

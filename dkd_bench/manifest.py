@@ -19,13 +19,17 @@ LIBRARIES = ("foolbox", "numpy", "pyautoattack", "safetensors", "scikit-learn", 
 
 
 def make_manifest(
-    bench: Workbench, clean: Mapping[str, dict[str, Interval]], separations: Mapping[str, SeparationRecord]
+    bench: Workbench,
+    clean: Mapping[str, dict[str, Interval]],
+    rejected: Mapping[str, dict[str, Interval]],
+    separations: Mapping[str, SeparationRecord],
 ) -> Manifest:
     """Return the manifest of a run.
 
     Args:
         bench: what the run works with.
         clean: the accuracy of each defence on the run's images, by decision rule.
+        rejected: the share of those images that a defence rejects, by decision rule, for those that abstain.
         separations: the latent space separation of those that are ensembles.
     """
     trained, request = bench.trained, bench.request
@@ -55,6 +59,9 @@ def make_manifest(
                 test_set_accuracy=each.clean_accuracy,
                 separation=separations.get(name),
                 randomized=each.defense.meta.randomized,
+                access=bench.offers[name],
+                flags=bench.flags[name],
+                clean_rejected=rejected.get(name, {}),
                 abstains=each.defense.meta.abstains,
             )
             for name, each in trained.defenses.items()
@@ -74,4 +81,5 @@ def suite_record(bench: Workbench) -> dict[str, Any]:
         ],
         "threat_models": list(bench.threat_models),
         "chunk_size": CHUNK_SIZE,
+        "eot_draws": bench.request.eot_draws,
     }

@@ -11,10 +11,12 @@ from torch import Tensor
 from dkd_bench.cache import cache_root
 from dkd_bench.cells import Cost, Examined, empty_cells, scored_cell, trials_without_crafts
 from dkd_bench.craft import Chunk, Crafter, Evidence
+from dkd_bench.defense import ABSTAIN
 from dkd_bench.errors import AttackError, ConfigError, EvidenceError, PluginError
+from dkd_bench.flags import NOT_ADAPTIVE
 from dkd_bench.latents import separations
 from dkd_bench.manifest import make_manifest, suite_record
-from dkd_bench.plan import NOT_ADAPTIVE, Craft, Trial, budgets_of
+from dkd_bench.plan import Craft, Trial, budgets_of
 from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import Progress, SilentProgress, Task
 from dkd_bench.records import CellRecord, EvidenceRecord, RunRecord, SeparationRecord
@@ -78,8 +80,8 @@ def run_whole(request: RunRequest, *, progress: Progress) -> RunRecord:
 
 def _default_name(bench: Workbench) -> str:
     names = [*bench.trained.defenses, *(name for name in bench.trained.failures if "/" not in name)]
-    dataset = bench.trained.dataset.name.replace(":", "-")
-    return f"{'+'.join(names) or 'failed'}-{dataset}-{bench.plan_digest[:8]}"
+    called = f"{'+'.join(names) or 'failed'}-{bench.trained.dataset.name}".replace(":", "-")
+    return f"{called}-{bench.plan_digest[:8]}"
 
 
 def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
@@ -148,11 +150,14 @@ class Runner:
             complete=whole and all(cell.status != "error" for cell in cells),
             suite=suite_record(self.bench),
             suite_fingerprint=suite_fingerprint(
-                list(self.bench.attacks.values()), n_classes=self.bench.trained.dataset.n_classes
+                list(self.bench.attacks.values()),
+                n_classes=self.bench.trained.dataset.n_classes,
+                eot_draws=self.bench.request.eot_draws,
             ),
             manifest=make_manifest(
                 self.bench,
                 {name: self._examined(name).clean_intervals for name in self.bench.trained.defenses},
+                {name: self._examined(name).clean_rejected for name in self.bench.trained.defenses},
                 self._separations,
             ),
             evidence=self._evidence,
@@ -242,22 +247,27 @@ class Runner:
 
     def _examine(self, name: str) -> Examined:
         right: dict[str, list[float]] = {}
+        rejected: dict[str, list[float]] = {}
         if name in self.bench.trained.defenses:
             for chunk, answers in zip(self.bench.chunks(), self._clean_answers(name), strict=True):
                 for rule, labels in answers.items():
                     shares = (labels == chunk.labels.cpu()).double().mean(dim=0).tolist()
                     right.setdefault(rule, []).extend(shares)
+                    if self.bench.trained.defenses[name].defense.meta.abstains:
+                        shares = (labels == ABSTAIN).double().mean(dim=0).tolist()
+                        rejected.setdefault(rule, []).extend(shares)
         return Examined(
             dataset=self.bench.trained.dataset.name,
             n=len(self.bench.indices),
             clean_intervals={rule: mean_interval(shares) for rule, shares in right.items()},
+            clean_rejected={rule: mean_interval(shares) for rule, shares in rejected.items()},
         )
 
     def _trials_of_failed(self, name: str) -> list[Trial]:
         attacks = [
             (attack.meta.name, budgets)
             for attack in self.bench.attacks.values()
-            if attack.meta.applies_to != "randomized"
+            if attack.meta.applies_to != "randomized" and attack.meta.access == "gradients"
             for _, budgets in budgets_of(attack.meta.kind, attack.meta.norms, self.bench.budgets)
         ]
         return trials_without_crafts(name, self.bench.threat_models, attacks)

@@ -14,24 +14,33 @@ from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget, Norm
 from dkd_bench.craft import Chunk
 from dkd_bench.data import Dataset, load_dataset, select_balanced
-from dkd_bench.defense import Defense
+from dkd_bench.decision_target import Decision
+from dkd_bench.defense import Defense, DefenseMeta
 from dkd_bench.digests import code_digest, digest_json, digest_module, digest_tensors, package_digest
 from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
-from dkd_bench.plan import CHUNK_SIZE, Craft, Ground, Plan, PlannedAttack, PlannedDefense, make_plan
+from dkd_bench.flags import NOT_ADAPTIVE
+from dkd_bench.plan import CHUNK_SIZE, Craft, Ground, Plan, PlannedAttack, PlannedDefense, PlannedTarget, make_plan
+from dkd_bench.probe import answers_vary, probe
 from dkd_bench.progress import Progress
 from dkd_bench.reference import SEED_OFFSET, Reference
 from dkd_bench.request import THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
 from dkd_bench.settings import setting_names, settings_from_words
-from dkd_bench.suites import resolve_attacks
-from dkd_bench.target import AUTO_BATCH_SIZE, Target
+from dkd_bench.suites import ALL, resolve_attacks
+from dkd_bench.surrogates import Detecting, OnManifold
+from dkd_bench.target import AUTO_BATCH_SIZE, Access, Target
 from dkd_bench.threats import Roles, ThreatModel
 from dkd_bench.training import recipe_named
 from dkd_bench.weights import DefenseFactory, TrainedDefense, Trainer
 
 REFERENCE = "reference"
-EOT_DRAWS = 16
-"""Draws averaged in each answer of a randomised target."""
 ADMISSION_IMAGES = 100
+VARIATION_IMAGES = 8
+"""Shown twice to the networks of a randomised defence, to see which of them are random."""
+JOINT = "joint"
+"""The threat model whose adversary sees the whole defence."""
+DECISION = "decision"
+"""The target of a defence without surrogates: its answers, and nothing else."""
+GRADIENTS: Access = "gradients"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,10 @@ class Workbench:
     """Positions in the test set, in seeded order."""
     networks: Mapping[str, tuple[str, nn.Module]]
     """Digest of a target to what it is called and the network itself."""
+    offers: Mapping[str, tuple[str, ...]]
+    """What the surrogates of each defence offer to attacks, in alphabetical order."""
+    flags: Mapping[str, tuple[str, ...]]
+    """Why a defence's row is not to be believed, by defence; names of ``dkd_bench.flags``."""
     plan: Plan
 
     def chunks(self) -> Iterator[Chunk]:
@@ -191,11 +204,15 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
             ground=Ground(
                 chunk_digests=tuple(_chunk_digest(dataset, chunk) for chunk in indices.split(CHUNK_SIZE)),
                 seed=request.seed,
-                eot_draws=EOT_DRAWS,
+                eot_draws=request.eot_draws,
                 harness=code_digest(Target),
             ),
         )
     )
+    offers = {
+        each.name: tuple(sorted({one for name in each.roles.surrogates for one in each.targets[name].access}))
+        for each in planned
+    }
     return Workbench(
         request=request,
         trained=trained,
@@ -204,8 +221,24 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
         budgets=budgets,
         indices=indices,
         networks=networks,
+        offers=offers,
+        flags={
+            name: tuple(
+                sorted({*probe(each.defense, trained.trainer.probe), *_gaps(each, offers[name], plan, attacks)})
+            )
+            for name, each in trained.defenses.items()
+        },
         plan=plan,
     )
+
+
+def _gaps(defense: TrainedDefense, offers: Sequence[str], plan: Plan, attacks: Mapping[str, Attack]) -> tuple[str, ...]:
+    """Return the flag of a defence that rejects images, where the adversary who sees the whole ignored that."""
+    joint = [trial for trial in plan.trials if (trial.defense, trial.threat_model) == (defense.name, JOINT)]
+    if not defense.defense.meta.abstains or not joint:
+        return ()
+    looked_at = any(attacks[trial.attack].meta.access == "detectors" for trial in joint)
+    return () if "detectors" in offers and looked_at else (NOT_ADAPTIVE,)
 
 
 def check_words(request: RunRequest) -> None:
@@ -258,7 +291,10 @@ def _device(word: str) -> torch.device:
 def _defense_classes(request: TrainRequest) -> tuple[dict[str, type[Defense]], dict[str, str]]:
     classes: dict[str, type[Defense]] = {}
     failures: dict[str, str] = {}
-    for reference in dict.fromkeys(request.defenses):
+    asked: list[str] = []
+    for name in request.defenses:
+        asked += registry.without_argument("defenses") if name == ALL else [name]
+    for reference in dict.fromkeys(asked):
         try:
             cls = registry.load("defenses", reference)
             if not (isinstance(cls, type) and issubclass(cls, Defense)) or not hasattr(cls, "meta"):
@@ -332,6 +368,7 @@ def _planned_attack(attack: Attack) -> PlannedAttack:
         norms=meta.norms,
         applies_to=meta.applies_to,
         averages_draws=meta.averages_draws,
+        access=meta.access,
         identity=attack.identity(),
     )
 
@@ -342,7 +379,7 @@ def _named_members(defense: Defense) -> dict[str, nn.Module]:
 
 def _check_surrogate_names(name: str, defense: Defense) -> None:
     """Refuse a surrogate that would take the place of another target."""
-    taken = defense.surrogates().keys() & {REFERENCE, *_named_members(defense)}
+    taken = defense.surrogates().keys() & {REFERENCE, DECISION, *_named_members(defense)}
     if taken:
         raise PluginError(f"a surrogate of defence {name!r} is called {min(taken)!r}, a target's name; rename it")
 
@@ -358,21 +395,35 @@ def _planned_defenses(
     planned = []
     for name, each in trained.defenses.items():
         members = _named_members(each.defense)
-        surrogates = dict(each.defense.surrogates())
-        digests = {}
+        surrogates = dict(each.defense.surrogates()) or {DECISION: Decision(each.defense)}
+        targets = {}
         for target, module in (reference | members | surrogates).items():
-            digests[target] = digest_module(module)
+            may_vary = each.defense.meta.randomized and target != REFERENCE
+            random = may_vary and answers_vary(module, trained.trainer.probe[:VARIATION_IMAGES])
+            offers = _offered(module, each.defense.meta) if target in surrogates else frozenset({GRADIENTS})
+            targets[target] = PlannedTarget(digest=digest_module(module), randomized=random, access=offers)
             called = REFERENCE if target == REFERENCE else f"{name} {target}"
-            networks.setdefault(digests[target], (called, module))
+            networks.setdefault(targets[target].digest, (called, module))
         planned.append(
             PlannedDefense(
                 name=name,
-                randomized=each.defense.meta.randomized,
                 roles=Roles(reference=REFERENCE, members=tuple(members), surrogates=tuple(surrogates)),
-                targets=digests,
+                targets=targets,
             )
         )
     return planned
+
+
+def _offered(surrogate: nn.Module, meta: DefenseMeta) -> frozenset[Access]:
+    """Return what a surrogate offers to attacks; those without gradients are for what hides them."""
+    offered: set[Access] = set() if isinstance(surrogate, Decision) else {GRADIENTS}
+    if isinstance(surrogate, Detecting):
+        offered.add("detectors")
+    if isinstance(surrogate, OnManifold):
+        offered.add("generator")
+    if meta.hides_gradients:
+        offered |= {"decisions"} if isinstance(surrogate, Decision) else {"scores", "decisions"}
+    return frozenset(offered)
 
 
 def _trained_reference(trainer: Trainer) -> nn.Module:

@@ -82,6 +82,24 @@ class NormQuantiles(_Record):
     q75: float
 
 
+class DetectorRecord(_Record):
+    """How well one detector tells the images of one candidate from clean ones."""
+
+    detector: str
+    candidate: str
+    n_clean: int
+    n_adversarial: int
+    """Candidate images that differ from the clean ones."""
+    false_positive_rate: Fraction
+    """Clean images rejected, at the deployed threshold."""
+    true_positive_rate: Fraction
+    """Adversarial images rejected, at the deployed threshold."""
+    auc: Fraction
+    """Area under the ROC curve: 0.5 for a detector that sees nothing."""
+    roc: tuple[tuple[Fraction, Fraction], ...]
+    """False and true positive rates over all thresholds, thinned."""
+
+
 class CellRecord(_Record):
     """One defence under one decision rule, threat model, attack and budget."""
 
@@ -123,6 +141,8 @@ class CellRecord(_Record):
     survival: tuple[Fraction, ...] | None = None
     """For a randomised defence, the share of draws each image survived."""
     candidates: tuple[CandidateRecord, ...]
+    detectors: tuple[DetectorRecord, ...] = ()
+    """Of a defence that abstains, for each candidate and detector."""
 
 
 class EvidenceRecord(_Record):
@@ -169,6 +189,12 @@ class DefenseRecord(_Record):
     """Of an ensemble; ``None`` for a single network, and where members have no such layer."""
     randomized: bool
     abstains: bool
+    access: tuple[str, ...] = ("gradients",)
+    """What its surrogates offer to attacks; rows that offer the same stand the same attacks."""
+    flags: tuple[str, ...] = ()
+    """What the probe found, and what the run left out: names of ``dkd_bench.flags``."""
+    clean_rejected: dict[str, Interval] = Field(default_factory=dict)
+    """The share of the run's clean images that are rejected, by decision rule; empty if the defence never abstains."""
 
 
 class DatasetRecord(_Record):

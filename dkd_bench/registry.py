@@ -1,4 +1,4 @@
-"""Finds plugins by name: entry points, or ``path/to/file.py:Class`` on the command line.
+"""Finds plugins by name: entry points, ``path/to/file.py:Class``, or ``name:argument`` for a family of defences.
 
 Nothing here imports torch, so that ``dkd-bench list`` answers at once.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.machinery import PathFinder
@@ -16,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
+from dkd_bench.errors import ConfigError, DkdBenchError, PluginError, UnknownNameError
 
 Kind = Literal["defenses", "attacks", "datasets", "threat-models"]
 """The kinds of plugin, as ``dkd-bench list`` calls them."""
@@ -69,23 +70,55 @@ def installed(kind: Kind) -> dict[str, EntryPoint]:
 def load(kind: Kind, name: str) -> Any:
     """Return the plugin called ``name``, or the one in ``path/to/file.py:Class``.
 
+    An entry point of a defence may be a function instead of a class: it makes the class from what follows the
+    first colon in ``name:argument``, and refuses an empty argument if it needs one.
+
     Raises:
         UnknownNameError: if nothing of that name is installed.
+        ConfigError: if there is an argument for a plugin that takes none, or a wrong one.
         PluginError: if the plugin cannot be imported; names it and the cause.
     """
-    if ".py:" in name:
-        return _load_from_file(kind, name)
     entries = installed(kind)
-    if name not in entries:
-        raise UnknownNameError(_ONE_OF[kind], name, entries)
-    entry = entries[name]
+    family, colon, argument = name.partition(":") if kind == "defenses" else (name, "", "")
+    if ".py:" in name and family not in entries:
+        return _load_from_file(kind, name)
+    if family not in entries:
+        raise UnknownNameError(_ONE_OF[kind], family, entries)
+    plugin = _load_entry(kind, entries[family])
+    if inspect.isfunction(plugin) and kind == "defenses":
+        return _of_family(plugin, name, argument)
+    if colon:
+        raise ConfigError(f"defence {family!r} takes no argument, got {argument!r}; write --defense {family}")
+    return plugin
+
+
+def without_argument(kind: Kind) -> tuple[str, ...]:
+    """Return the names of the installed plugins that are one thing each, not a family that takes an argument.
+
+    Raises:
+        PluginError: if a plugin cannot be imported; names it and the cause.
+    """
+    entries = installed(kind)
+    return tuple(name for name, entry in entries.items() if not inspect.isfunction(_load_entry(kind, entry)))
+
+
+def _load_entry(kind: Kind, entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except Exception as error:
         raise PluginError(
-            f"{_ONE_OF[kind]} {name!r} of {_distribution(entry)} cannot be loaded from {entry.value}: "
+            f"{_ONE_OF[kind]} {entry.name!r} of {_distribution(entry)} cannot be loaded from {entry.value}: "
             f"{type(error).__name__}: {error}; repair or uninstall that plugin"
         ) from error
+
+
+def _of_family(family: Callable[[str], Any], name: str, argument: str) -> Any:
+    try:
+        return family(argument)
+    except DkdBenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"defence {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def summaries(kind: Kind) -> list[PluginSummary]:

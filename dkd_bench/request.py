@@ -48,6 +48,8 @@ class RunRequest(TrainRequest):
     norm: Norm = "linf"
     eps: tuple[float, ...] = ()
     """Budgets in [0, 1] pixel units, in l0 numbers of values; empty for the dataset's own."""
+    eot_draws: int = 16
+    """Evaluations averaged in each answer of a randomised target (EOT), unless the attack averages by itself."""
     n_examples: int | None = None
     """Test images attacked; ``None`` for the dataset's own number."""
     batch_size: int | None = None
@@ -61,6 +63,8 @@ class RunRequest(TrainRequest):
             raise ConfigError(f"--evidence must be {', '.join(get_args(KeepEvidence))}, got {self.evidence!r}")
         if self.n_examples is not None and self.n_examples < 1:
             raise ConfigError(f"--n-examples must be at least 1, got {self.n_examples}")
+        if self.eot_draws < 1:
+            raise ConfigError(f"--eot-draws must be at least 1, got {self.eot_draws}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"--batch-size must be auto or at least 1, got {self.batch_size}")
 
@@ -76,6 +80,7 @@ class RunRequest(TrainRequest):
             "settings": list(self.settings),
             "norm": self.norm,
             "eps": list(self.eps),
+            "eot_draws": self.eot_draws,
             "n_examples": self.n_examples,
         }
 

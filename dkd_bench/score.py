@@ -12,7 +12,17 @@ from torch import Tensor
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.craft import Chunk
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense
-from dkd_bench.records import BROKEN, SURVIVED, WORST_FIRST, CandidateRecord, NormQuantiles, Outcome, worst_outcome
+from dkd_bench.detection import DetectorTallies
+from dkd_bench.records import (
+    BROKEN,
+    SURVIVED,
+    WORST_FIRST,
+    CandidateRecord,
+    DetectorRecord,
+    NormQuantiles,
+    Outcome,
+    worst_outcome,
+)
 from dkd_bench.statistics import mean_interval
 from dkd_bench.threats import ThreatModel
 from dkd_bench.verify import check_images
@@ -92,6 +102,7 @@ class CellScore:
     outcomes: tuple[Outcome, ...]
     survival: tuple[float, ...] | None
     candidates: tuple[CandidateRecord, ...]
+    detectors: tuple[DetectorRecord, ...]
 
 
 class TrialScorer:
@@ -104,6 +115,7 @@ class TrialScorer:
         self._budget = budget
         self._seed = seed
         self._tallies: dict[str, dict[str, _Tally]] = {}
+        self._detectors = DetectorTallies(defense, seed=seed)
 
     def add(self, chunk: Chunk, clean: Mapping[str, Tensor], crafted: Mapping[str, Tensor]) -> None:
         """Score one chunk.
@@ -120,7 +132,9 @@ class TrialScorer:
         for name, images in self._threat_model.candidates(chunk.images, crafted, self._budget):
             source = f"{self._threat_model.meta.name} candidate {name!r}, chunk {chunk.number}"
             check_images(chunk.images, images, self._budget, source=source)
-            norms = perturbation_norms(chunk.images, images, self._budget.norm).tolist()
+            distances = perturbation_norms(chunk.images, images, self._budget.norm)
+            norms = distances.tolist()
+            self._detectors.add(name, clean=chunk.images, adversarial=images[distances > 0])
             for rule, labels in decided(self._defense, images, seed=self._seed).items():
                 outcomes = judge(labels, clean[rule], truth, abstains=self._defense.meta.abstains)
                 tally = self._tallies.setdefault(rule, {}).setdefault(name, _Tally())
@@ -153,6 +167,7 @@ class TrialScorer:
             ),
             survival=tuple(survival) if self._defense.meta.randomized else None,
             candidates=candidates,
+            detectors=self._detectors.records(),
         )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dkd_bench.attacks import Attack
 
 ALL = "all"
-"""The word that stands for every attack of the standard suite."""
+"""The word that stands for every attack of the standard suite; among defences, for every installed one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +29,24 @@ class Suite:
 
 STANDARD = Suite(
     name="standard",
-    version=2,
-    attacks=("fgsm", "pgd", "deepfool", "cw", "jsma", "autoattack", "autoattack-rand"),
+    version=3,
+    attacks=(
+        "fgsm",
+        "pgd",
+        "deepfool",
+        "cw",
+        "jsma",
+        "autoattack",
+        "autoattack-rand",
+        "square",
+        "hop-skip-jump",
+        "detector-pgd",
+        "detector-cw",
+        "latent",
+    ),
 )
-"""What ``--attack all`` runs; plan leaves out of it what does not apply to a defence."""
+"""What ``--attack all`` runs; plan leaves out of it what does not apply to a defence. The last five are for defences
+that hide their gradients, reject images, or answer for the nearest image of a generator."""
 
 
 def resolve_attacks(names: Sequence[str]) -> tuple[str, ...]:
@@ -47,12 +61,13 @@ def resolve_attacks(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def suite_fingerprint(attacks: Sequence[Attack], *, n_classes: int) -> str:
+def suite_fingerprint(attacks: Sequence[Attack], *, n_classes: int, eot_draws: int) -> str:
     """Return a digest of what ``attacks`` do against ``n_classes``: names, parameters, libraries, code.
 
-    Their order does not matter.
+    So do the draws averaged in each answer of a randomised target. The attacks' order does not matter.
     """
     from dkd_bench.digests import digest_json
 
     identities = [{**attack.identity(), "variant": list(attack.variant(n_classes))} for attack in attacks]
-    return digest_json(sorted(identities, key=lambda identity: identity["name"]))
+    attacks_in_order = sorted(identities, key=lambda identity: identity["name"])
+    return digest_json({"attacks": attacks_in_order, "eot_draws": eot_draws})

@@ -12,7 +12,11 @@ from dkd_bench.request import DeviceName
 
 Defenses = Annotated[
     list[str],
-    typer.Option("--defense", metavar="NAME", help="A defence, or path/to/file.py:Class. Repeats."),
+    typer.Option(
+        "--defense",
+        metavar="NAME",
+        help="A defence, torch:package.module:factory, robustbench:NAME, or path/to/file.py:Class. Repeats.",
+    ),
 ]
 Defense = Annotated[str, typer.Option("--defense", metavar="NAME", help="A defence, or path/to/file.py:Class.")]
 Attacks = Annotated[
@@ -69,10 +73,30 @@ Settings = Annotated[
         help="A setting of the defences or attacks, such as zeta=0.7 or pgd.steps=100. Repeats.",
     ),
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="FILE", help="The weights of torch:package.module:factory; short for --set weights=FILE."
+    ),
+]
+ZooRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--zoo-root",
+        metavar="DIR",
+        help="Where the weights of robustbench:NAME are, or go; short for --set zoo_root=DIR.",
+    ),
+]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.")]
 Format = Literal["markdown", "json"]
 OutputFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 PictureFormat = Annotated[Literal["png", "svg"], typer.Option("--figure", help="The format of the picture.")]
+
+
+def with_files(settings: list[str], *, weights: Path | None, zoo_root: Path | None) -> tuple[str, ...]:
+    """Return the words of ``--set`` with those that ``--weights`` and ``--zoo-root`` are short for."""
+    named = {"weights": weights, "zoo_root": zoo_root}
+    return (*settings, *(f"{name}={path}" for name, path in named.items() if path is not None))
 
 
 def batch_size(word: str) -> int | None:

@@ -12,7 +12,7 @@ from dkd_bench.cli.options import DataRoot, Device, OutputFormat, RecipeName
 
 
 def reproduce(
-    target: Annotated[str, typer.Argument(metavar="table2|table3|table4|figure5", help="What to reproduce.")],
+    target: Annotated[str, typer.Argument(metavar="table2|table3|table4|figure5|baselines", help="What to reproduce.")],
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="mnist, cifar10, digits, or any other; as for 'run'.")
     ] = "mnist",
@@ -38,6 +38,9 @@ def reproduce(
     output_format: OutputFormat = "markdown",
 ) -> None:
     """Measure a table or figure of the paper, with the authors' numbers and claims beside ours.
+
+    baselines measures MagNet, PixelDefend, Defense-GAN, PGD training and TRADES instead, attacked as their authors did
+    and by what is known to break them.
 
     Runs that were made before are found again; interrupted, the same command goes on from where it was.
     """

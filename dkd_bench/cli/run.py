@@ -22,7 +22,10 @@ from dkd_bench.cli.options import (
     Seed,
     Settings,
     ThreatModels,
+    Weights,
+    ZooRoot,
     batch_size,
+    with_files,
 )
 from dkd_bench.errors import ExitCode
 from dkd_bench.request import KeepEvidence, RunRequest
@@ -44,7 +47,15 @@ def run(
     ] = "auto",
     device: Device = "auto",
     data_root: DataRoot = None,
+    weights: Weights = None,
+    zoo_root: ZooRoot = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; else runs/<name>.")] = None,
+    eot_draws: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Evaluations averaged in each answer of a randomised target, for attacks (EOT)."
+        ),
+    ] = 16,
     evidence: Annotated[KeepEvidence, typer.Option(help="Which adversarial images the run keeps.")] = "all",
     output_format: OutputFormat = "markdown",
 ) -> int:
@@ -62,11 +73,12 @@ def run(
         n_examples=n_examples,
         seed=seed,
         recipe=recipe,
-        settings=tuple(setting),
+        settings=with_files(setting, weights=weights, zoo_root=zoo_root),
         batch_size=batch_size(batch_size_),
         device=device,
         data_root=data_root,
         out=out,
+        eot_draws=eot_draws,
         evidence=evidence,
     )
     from dkd_bench.leaderboard import rank_runs, render

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from dkd_bench.cli.console import report_error, reported_progress, show
-from dkd_bench.cli.options import DataRoot, DatasetName, Defenses, Device, RecipeName, Seed, Settings
+from dkd_bench.cli.options import (
+    DataRoot,
+    DatasetName,
+    Defenses,
+    Device,
+    RecipeName,
+    Seed,
+    Settings,
+    Weights,
+    ZooRoot,
+    with_files,
+)
 from dkd_bench.errors import ExitCode
 from dkd_bench.request import TrainRequest
 
@@ -16,6 +27,8 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     data_root: DataRoot = None,
+    weights: Weights = None,
+    zoo_root: ZooRoot = None,
 ) -> int:
     """Train (or load) defences, and print their accuracy on the whole test set."""
     request = TrainRequest(
@@ -23,7 +36,7 @@ def train(
         dataset=dataset,
         recipe=recipe,
         seed=seed,
-        settings=tuple(setting),
+        settings=with_files(setting, weights=weights, zoo_root=zoo_root),
         device=device,
         data_root=data_root,
     )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from dkd_bench.budget import Norm
-from dkd_bench.records import Fraction, Interval, NormQuantiles, SeparationRecord
+from dkd_bench.records import DetectorRecord, Fraction, Interval, NormQuantiles, SeparationRecord
 
 Status = Literal["ok", "error", "not_run"]
 
@@ -29,6 +29,11 @@ class AttackScore(_Part):
     """Over the members, for instance; ``None`` where there is only one candidate."""
     failed_majorities: int | None
     abstained: int | None
+    accepted: Interval | None
+    """Of the images right when clean and not rejected under attack, those still right; ``None`` for a defence that
+    never abstains, or if none is left."""
+    detectors: tuple[DetectorRecord, ...]
+    """Of a defence that abstains, for each candidate and detector."""
     fooling_norms: NormQuantiles | None
     flags: tuple[str, ...]
     forward_passes: int
@@ -74,6 +79,13 @@ class Row(_Part):
     abstained: int | None
     """Images for which the worst that happened, over all threat models, is a reject."""
     flags: tuple[str, ...]
+    """Why the row is not to be believed, names of ``dkd_bench.flags``; a row with any is not ranked."""
+    clean_rejected: Interval | None
+    """Clean images rejected; ``None`` for a defence that never abstains."""
+    clean_accepted: Fraction | None
+    """Of the clean images that are not rejected, those answered right; ``None`` as above, or if none is left."""
+    surrogates: tuple[str, ...]
+    """The stand-ins for the whole that the adversary of the joint threat model attacked."""
     threat_models: tuple[ThreatModelScore, ...]
 
 

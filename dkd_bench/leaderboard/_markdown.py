@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dkd_bench.leaderboard._board import AttackScore, Board, Group, Row, RunSummary, Status, ThreatModelScore
+from dkd_bench.leaderboard._rejects import render_rejects
 from dkd_bench.leaderboard._table import NOTHING, margins, one_line, percent, percent_interval, table
 from dkd_bench.records import SeparationRecord
 
@@ -20,6 +21,8 @@ _THREAT_MODELS = {
     "joint": "examples made on the differentiable whole; per image the worst over surrogates.",
 }
 _TRUSTED = "joint"
+_ALONE = ("whole",)
+"""The surrogate of a single network that hides nothing: itself."""
 _TRUST = (
     "Black-box, standalone and aggregated examples are made without sight of the whole defence, and flatter "
     f"ensembles; the {_TRUSTED} column is the one to trust."
@@ -72,7 +75,9 @@ def _group(group: Group, *, labelled: bool, grounded: bool) -> list[str]:
     heading = f"{_NORMS[group.norm]}, eps = {group.eps:g}"
     ranking = _ranking_table(group, labelled=labelled)
     details = _details_table(group, labelled=labelled)
-    return [f"## {heading}", ground, ranking, listed, f"### {heading}, by attack", details]
+    parts = [f"## {heading}", ground, ranking, listed, f"### {heading}, by attack", details]
+    rejects = render_rejects(group, labelled=labelled)
+    return [*parts, f"### {heading}, what detectors reject", rejects] if rejects else parts
 
 
 def _who(row: Row, *, labelled: bool) -> list[str]:
@@ -218,9 +223,24 @@ def _legend(board: Board) -> list[str]:
             "not how robust a defence is; wrong: images lost that were right when clean; median norm: of "
             "the changes that did it."
         )
+    lines += sorted({_adversary(row) for row in rows if row.surrogates not in ((), _ALONE)})
+    if any(row.clean_rejected is not None for row in rows):
+        lines.append(
+            "accepted: accuracy on images that are not rejected; under attack, of those right when clean. "
+            "AUC: area under a detector's ROC curve, its images against clean ones; 50 is chance."
+        )
     if any(row.randomized for row in rows):
         lines.append("randomised defences: the share of draws survived counts, per image the least over the attacks.")
     return lines
+
+
+def _adversary(row: Row) -> str:
+    """Return what the adversary who sees the whole defence attacked, and by what."""
+    attacks = {
+        attack.attack for score in row.threat_models if score.threat_model == _TRUSTED for attack in score.attacks
+    }
+    averaged = ", in expectation over its draws" if row.randomized else ""
+    return f"joint on {row.defense}: {', '.join(row.surrogates)}{averaged}, by {', '.join(sorted(attacks))}."
 
 
 def _uses(board: Board, threat_model: str) -> bool:

@@ -20,9 +20,13 @@ from dkd_bench.leaderboard._board import (
     ThreatModelScore,
 )
 from dkd_bench.leaderboard._merging import Fate, fate_of, worst_of
-from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, Outcome, RunRecord
+from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, Interval, Outcome, RunRecord
+from dkd_bench.statistics import interval
 
-READING_ORDER = ("black-box", "standalone", "aggregated", "joint")
+JOINT = "joint"
+"""The threat model whose adversary sees the whole defence."""
+
+READING_ORDER = ("black-box", "standalone", "aggregated", JOINT)
 """Threat models from the least sight of the defence to the most; others follow by name."""
 
 MISSING = "not part of the run"
@@ -171,10 +175,10 @@ def _expected(
     """Return what a row must have stood to be compared with the others of its group.
 
     That is every threat model of the group, and in it the attacks of the rows of its kind: an attack made for
-    randomised defences is not missed in others, nor the reverse. A defence that was never trained, and so
-    has no record, asks nothing of others.
+    randomised defences, or for those with detectors, is not missed in others, nor the reverse. A defence that was
+    never trained, and so has no record, asks nothing of others.
     """
-    known = {key: defense.randomized for key, defense in defenses.items() if defense is not None}
+    known = {key: (defense.randomized, defense.access) for key, defense in defenses.items() if defense is not None}
     of_kind = set(cells[row]).union(*(cells[key] for key in known if known[key] == known.get(row)))
     covered = {each.threat_model for each in of_kind}
     return of_kind | {each for key in known for each in cells[key] if each.threat_model not in covered}
@@ -186,6 +190,8 @@ def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected
     fates = [fate for _, fate in scores if fate is not None]
     whole = worst_of(fates) if len(fates) == len(scores) else None
     threat_models = tuple(score for score, _ in scores)
+    clean = None if defense is None else defense.clean_accuracy.get(key.decision)
+    rejected = None if defense is None else defense.clean_rejected.get(key.decision)
     return Row(
         rank=None,
         run=key.run,
@@ -196,14 +202,32 @@ def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected
         abstains=defense is not None and defense.abstains,
         status=_status(score.status for score in threat_models),
         missing=_what_is_missing(threat_models),
-        clean=None if defense is None else defense.clean_accuracy.get(key.decision),
+        clean=clean,
         separation=None if defense is None else defense.separation,
         worst=whole and whole.robust,
         failed_majorities=whole and whole.count(Outcome.FAILED_MAJORITY),
         abstained=whole and whole.count(Outcome.ABSTAINED),
-        flags=tuple(sorted({flag for cell in cells.values() for flag in cell.flags})),
+        flags=tuple(
+            sorted(
+                {flag for cell in cells.values() for flag in cell.flags}.union(() if defense is None else defense.flags)
+            )
+        ),
+        clean_rejected=rejected,
+        clean_accepted=_share_right(clean, rejected),
+        surrogates=tuple(
+            sorted(
+                {each.name for what, cell in cells.items() if what.threat_model == JOINT for each in cell.candidates}
+            )
+        ),
         threat_models=threat_models,
     )
+
+
+def _share_right(clean: Interval | None, rejected: Interval | None) -> float | None:
+    """Return the clean accuracy on what is not rejected."""
+    if clean is None or rejected is None or rejected.value >= 1:
+        return None
+    return min(1.0, clean.value / (1 - rejected.value))
 
 
 def _threat_model(
@@ -237,10 +261,19 @@ def _attack(attack: str, cell: CellRecord | None) -> AttackScore:
         ),
         failed_majorities=None if cell is None else cell.failed_majorities,
         abstained=None if cell is None else cell.abstained,
+        accepted=_accepted(cell) if cell is not None and ok and cell.detectors else None,
+        detectors=() if cell is None else cell.detectors,
         fooling_norms=None if cell is None else cell.fooling_norms,
         flags=() if cell is None else cell.flags,
         forward_passes=0 if cell is None else cell.forward_passes,
     )
+
+
+def _accepted(cell: CellRecord) -> Interval | None:
+    """Return the accuracy on what was right when clean and was not rejected."""
+    right = cell.outcomes.count(Outcome.ROBUST)
+    accepted = cell.n - cell.outcomes.count(Outcome.CLEAN_ERROR) - cell.outcomes.count(Outcome.ABSTAINED)
+    return interval(right, accepted) if accepted else None
 
 
 def _status(statuses: Iterable[Status]) -> Status:
@@ -265,10 +298,12 @@ def _what_is_missing(threat_models: Iterable[ThreatModelScore]) -> str | None:
 
 
 def _in_order(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rank by the overall worst, best first; equal values share a rank, and what has none comes last."""
-    values = [row.worst.value for row in rows if row.worst is not None]
+    """Rank by the overall worst, best first; equal values share a rank, and what has none, or a flag, comes last."""
+    values = [row.worst.value for row in rows if row.worst is not None and not row.flags]
     ranked = [
-        row if row.worst is None else row.model_copy(update={"rank": 1 + sum(v > row.worst.value for v in values)})
+        row
+        if row.worst is None or row.flags
+        else row.model_copy(update={"rank": 1 + sum(v > row.worst.value for v in values)})
         for row in rows
     ]
     last = len(rows) + 1

@@ -44,7 +44,7 @@ def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("defenses", ["dkd", "kd", "none", "ri"]),
+        ("defenses", ["dkd", "kd", "none", "ri", "robustbench", "torch"]),
         ("attacks", ["autoattack", "autoattack-rand", "cw", "deepfool", "fgsm", "jsma", "pgd"]),
         ("datasets", ["cifar10", "digits", "fashion-mnist", "imagefolder", "mnist", "npz"]),
         ("threat-models", ["aggregated", "black-box", "joint", "standalone"]),
@@ -57,7 +57,7 @@ def test_ours_are_installed(kind: Kind, names: list[str]) -> None:
     for name in names:
         assert ours[name].distribution.startswith("dkd-bench ")
         assert ours[name].summary
-        assert load(kind, name).__name__ == ours[name].location.partition(":")[2]
+        assert installed(kind)[name].load().__name__ == ours[name].location.partition(":")[2]
 
 
 def test_kinds_are_those_of_the_command_line() -> None:
@@ -147,6 +147,75 @@ def test_a_plugin_whose_source_does_not_parse(register: Register, importable: Pa
     (importable / "listed_module.py").write_text("def broken(:", encoding="utf-8")
     register(("mine", "listed_module:Mine"))
     assert [each.summary for each in summaries("defenses")] == [""]
+
+
+FAMILY = '''
+from dkd_bench.errors import ConfigError
+
+class Mine:
+    """My defence."""
+
+def family(argument):
+    """Make a defence of its argument."""
+    if not argument:
+        raise ConfigError("expected family:NAME, got no name")
+    if argument == "broken":
+        raise RuntimeError("needs a GPU")
+    return type(argument, (Mine,), {})
+'''
+
+
+@pytest.fixture
+def family(register: Register, importable: Path) -> None:
+    """Install a function ``family`` and a class ``mine``."""
+    (importable / "family_plugin.py").write_text(FAMILY, encoding="utf-8")
+    register(("family", "family_plugin:family"), ("mine", "family_plugin:Mine"))
+
+
+@pytest.mark.usefixtures("family")
+@pytest.mark.parametrize("argument", ["One", "package.module:factory", "folder/file.py:Class"])
+def test_a_function_makes_the_class_of_an_argument(argument: str) -> None:
+    assert load("defenses", f"family:{argument}").__name__ == argument
+
+
+@pytest.mark.usefixtures("family")
+def test_a_function_without_an_argument_says_what_it_expects() -> None:
+    for name in ("family", "family:"):
+        with pytest.raises(ConfigError, match=r"^expected family:NAME, got no name$"):
+            load("defenses", name)
+
+
+@pytest.mark.usefixtures("family")
+def test_a_function_that_fails_is_named() -> None:
+    with pytest.raises(PluginError, match=r"^defence 'family:broken' cannot be loaded: RuntimeError: needs a GPU$"):
+        load("defenses", "family:broken")
+
+
+@pytest.mark.usefixtures("family")
+def test_a_class_takes_no_argument() -> None:
+    message = r"^defence 'mine' takes no argument, got 'file\.py:Mine'; write --defense mine$"
+    with pytest.raises(ConfigError, match=message):
+        load("defenses", "mine:file.py:Mine")
+
+
+@pytest.mark.usefixtures("family")
+def test_an_unknown_family() -> None:
+    with pytest.raises(UnknownNameError, match=r"^no defence named 'famly'\. Did you mean 'family'\? Installed: fam"):
+        load("defenses", "famly:One")
+
+
+@pytest.mark.usefixtures("family")
+def test_only_defenses_come_in_families() -> None:
+    """A dataset's loader is a function too, and is handed over as it is."""
+    assert load("datasets", "family").__name__ == "family"
+    with pytest.raises(UnknownNameError, match=r"^no dataset named 'family:One'\."):
+        load("datasets", "family:One")
+
+
+@pytest.mark.usefixtures("family")
+def test_a_function_is_listed_by_its_docstring() -> None:
+    assert [each.summary for each in summaries("defenses")] == ["Make a defence of its argument.", "My defence."]
+    assert "family_plugin" not in sys.modules
 
 
 def test_listing_imports_no_torch() -> None:

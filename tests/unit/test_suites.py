@@ -38,18 +38,19 @@ def test_no_attack_at_all_is_refused():
 
 
 def test_fingerprint_knows_parameters_and_not_order():
-    def fingerprint(*attacks, n_classes=10):
-        return suite_fingerprint(attacks, n_classes=n_classes)
+    def fingerprint(*attacks, n_classes=10, eot_draws=16):
+        return suite_fingerprint(attacks, n_classes=n_classes, eot_draws=eot_draws)
 
     assert fingerprint(FGSM(), PGD()) == fingerprint(PGD(), FGSM())
     assert fingerprint(PGD()) != fingerprint(PGD(PGDConfig(steps=41)))
     assert fingerprint(PGD()) != fingerprint(FGSM(), PGD())
     assert fingerprint(PGD(), n_classes=3) == fingerprint(PGD(), n_classes=10)
+    assert fingerprint(PGD(), eot_draws=4) != fingerprint(PGD())
 
 
 def test_fingerprint_knows_that_autoattack_is_another_suite_below_four_classes():
-    assert suite_fingerprint([AutoAttackStandard()], n_classes=3) != suite_fingerprint(
-        [AutoAttackStandard()], n_classes=10
+    assert suite_fingerprint([AutoAttackStandard()], n_classes=3, eot_draws=16) != suite_fingerprint(
+        [AutoAttackStandard()], n_classes=10, eot_draws=16
     )
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkd_bench.errors import ConfigError, EvidenceError
-from dkd_bench.leaderboard import Board, Row, rank_runs
+from dkd_bench.leaderboard import Board, Row, rank_runs, render_markdown
 from dkd_bench.leaderboard._merging import SURVIVED, Fate, worst_of
-from dkd_bench.records import CellRecord, DatasetRecord, Outcome, RunRecord
+from dkd_bench.records import CellRecord, DatasetRecord, DetectorRecord, Outcome, RunRecord
 from dkd_bench.statistics import interval, wilson_interval
 
 MakeCell = Callable[..., CellRecord]
@@ -78,6 +78,51 @@ class TestMerging:
 
     def test_only_robust_and_abstained_survive(self) -> None:
         assert {Outcome.ROBUST, Outcome.ABSTAINED} == SURVIVED
+
+
+class TestFlags:
+    def test_a_flagged_row_does_not_rank_and_takes_no_rank_away(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        run = make_run([make_cell("rrrr", defense="masked"), make_cell("rrff"), make_cell("rfff", defense="other")])
+        masked = run.manifest.defenses["masked"].model_copy(update={"flags": ("zero gradients",)})
+        defenses = run.manifest.defenses | {"masked": masked}
+        run = run.model_copy(update={"manifest": run.manifest.model_copy(update={"defenses": defenses})})
+        board = rank_runs([("a", run)])
+        assert ranks(board) == [(1, "dkd"), (2, "other"), (None, "masked")]
+        assert board.groups[0].rows[-1].flags == ("zero gradients",)
+
+    def test_a_flagged_cell_flags_its_row(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        run = make_run([make_cell("rrrr", defense="masked", flags=("odd",)), make_cell("rrff")])
+        assert ranks(rank_runs([("a", run)])) == [(1, "dkd"), (None, "masked")]
+
+
+class TestRejects:
+    def test_accuracy_on_what_is_accepted(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        seen = DetectorRecord(
+            detector="error",
+            candidate="whole",
+            n_clean=8,
+            n_adversarial=8,
+            false_positive_rate=0.1,
+            true_positive_rate=0.5,
+            auc=0.9,
+            roc=((0.0, 0.0), (1.0, 1.0)),
+        )
+        run = make_run([make_cell("crraaaff", detectors=(seen,))])
+        record = run.manifest.defenses["dkd"].model_copy(
+            update={"clean_rejected": {"majority": interval(1, 8)}, "clean_accuracy": {"majority": interval(7, 8)}}
+        )
+        run = run.model_copy(update={"manifest": run.manifest.model_copy(update={"defenses": {"dkd": record}})})
+        board = rank_runs([("a", run)])
+        row = only_row(board)
+        (attack,) = row.threat_models[0].attacks
+        assert attack.accepted == interval(2, 4)
+        assert (row.clean_rejected, row.clean_accepted) == (interval(1, 8), 1.0)
+        assert "error 90.0" in render_markdown(board)
+        assert "37.5 | 50.0 [" in render_markdown(board)
+
+    def test_what_never_abstains_has_none(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        row = only_row(rank_runs([("a", make_run([make_cell("rrff")]))]))
+        assert (row.clean_rejected, row.clean_accepted, row.threat_models[0].attacks[0].accepted) == (None, None, None)
 
 
 class TestWorst:
