@@ -416,13 +416,15 @@ def _planned_defenses(
 
 def _offered(surrogate: nn.Module, meta: DefenseMeta) -> frozenset[Access]:
     """Return what a surrogate offers to attacks; those without gradients are for what hides them."""
-    offered: set[Access] = set() if isinstance(surrogate, Decision) else {GRADIENTS}
+    if isinstance(surrogate, Decision):
+        return frozenset({"decisions"})
+    offered: set[Access] = {GRADIENTS}
     if isinstance(surrogate, Detecting):
         offered.add("detectors")
     if isinstance(surrogate, OnManifold):
         offered.add("generator")
     if meta.hides_gradients:
-        offered |= {"decisions"} if isinstance(surrogate, Decision) else {"scores", "decisions"}
+        offered |= {"scores", "decisions"}
     return frozenset(offered)
 
 

@@ -6,17 +6,18 @@ from abc import ABC
 from collections.abc import Iterator
 from functools import cache
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.budget import NORMS, Budget, Norm, perturbation_norms
 from dkd_bench.digests import digest_json, digest_module
 from dkd_bench.networks import build_network
 from dkd_bench.randomness import isolated_randomness
-from dkd_bench.target import Target
+from dkd_bench.target import Access, Target
+from dkd_bench.testing._access import of_pairs, offering
 from dkd_bench.testing._common import (
     QUICK_RECIPE,
     expect,
@@ -34,6 +35,8 @@ from dkd_bench.verify import check_images
 _SEED = 7
 _REACH = 1.5
 """A budget of so many times the distance to the nearest boundary must suffice a fixed attack."""
+_BLIND_REACH = 2.5
+"""The same for one that sees no gradients."""
 _SLACK = 2.0
 """A minimum-norm attack may need so many times the distance to the nearest boundary."""
 _SHARE = 0.5
@@ -59,6 +62,7 @@ class AttackContract(ABC):
         for field, value, known in (
             ("kind", meta.kind, ("fixed", "minimum_norm")),
             ("applies_to", meta.applies_to, ("any", "deterministic", "randomized")),
+            ("access", meta.access, get_args(Access)),
         ):
             expect(value in known, f"{owner}'s meta.{field} must be one of {', '.join(known)}, got {value!r}")
         expect(
@@ -79,10 +83,11 @@ class AttackContract(ABC):
         """``verify`` refuses what leaves the budget or [0, 1]; nothing is clipped for an attack."""
         dataset = quick_dataset()
         images, labels = dataset.test.batch(torch.arange(12))
+        target = _network_target(self.attack.meta.access)
         for norm in self.attack.meta.norms:
             for eps in _BUDGETS[norm] if self.attack.meta.kind == "fixed" else (None,):
                 budget = Budget(norm=norm, eps=eps)
-                adversarial = self._run(_network_target(), images, labels, budget)
+                adversarial = self._run(target, images, labels, budget)
                 check_images(images, adversarial, budget, source=f"{self.attack.__name__} at {budget}")
 
     def test_same_seed_gives_the_same_images(self) -> None:
@@ -133,11 +138,13 @@ class AttackContract(ABC):
         """An attack that cannot break a linear model proves nothing by failing to break a defence."""
         for problem, budget in self._problems():
             adversarial = self._run(problem.target(), problem.images, problem.labels, budget)
-            success, aim = problem.fooled(adversarial), f"within {_REACH:g} times the distance to the boundary"
+            success, aim = problem.fooled(adversarial), f"within {self._reach:g} times the distance to the boundary"
             if budget.eps is None:
                 norms = perturbation_norms(problem.images, adversarial, budget.norm)
                 success = success & (norms <= _SLACK * problem.distances)
                 aim = f"at most {_SLACK:g} times as far away as the boundary"
+            if of_pairs(self.attack.meta.access):
+                aim = f"of pairs of equal values (which its detector accepts, and its generator makes) {aim}"
             share = float(success.double().mean())
             expect(
                 share >= _SHARE,
@@ -174,21 +181,31 @@ class AttackContract(ABC):
     def _run(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         return self._built().run(target, images, labels, budget, seed=_SEED)
 
+    @property
+    def _reach(self) -> float:
+        return _BLIND_REACH if self.attack.meta.access in ("scores", "decisions") else _REACH
+
     def _problems(self) -> Iterator[tuple[LinearProblem, Budget]]:
         """Yield a linear problem in each of the attack's norms, with the budget that suffices there."""
         for norm in self.attack.meta.norms:
-            problem = linear_problem(norm)
+            problem = linear_problem(norm, self.attack.meta.access)
             fixed = self.attack.meta.kind == "fixed"
-            reach = _REACH * float(problem.distances.max())
+            reach = self._reach * float(problem.distances.max())
             yield problem, Budget(norm=norm, eps=(ceil(reach) if norm == "l0" else reach) if fixed else None)
 
 
+def _network_target(access: Access) -> Target:
+    """Return a small network trained on the digits, as a target that offers ``access``."""
+    spec = quick_dataset().image_spec
+    network = offering(_network(), access, (spec.channels, spec.height, spec.width))
+    return Target(network, name="a small network", n_classes=spec.n_classes)
+
+
 @cache
-def _network_target() -> Target:
-    """Return a small network trained on the digits."""
+def _network() -> nn.Module:
     dataset = quick_dataset()
     with isolated_randomness(0):
         network = build_network("auto", dataset.image_spec)
         data = TrainingSet(split=dataset.train, digest=dataset.train.digest())
         train_network(network, data, recipe=QUICK_RECIPE, generator=torch.Generator().manual_seed(0))
-    return Target(network, name="a small network", n_classes=dataset.n_classes)
+    return network

@@ -427,6 +427,23 @@ class ChangesTheTarget(Ascent):
         return super()._perturb(target, images, labels, budget)
 
 
+class IgnoresTheDetector(Ascent):
+    meta = AttackMeta(name="ascent", title="Ascent", kind="fixed", access="detectors")
+
+
+class LeavesTheManifold(Nearest):
+    meta = AttackMeta(name="nearest", title="Nearest", kind="minimum_norm", norms=("l2",), access="generator")
+
+    def _perturb(self, target, images, labels, budget):
+        found = super()._perturb(target, images, labels, budget)
+        found[..., ::2] += 0.01
+        return found.clamp(0, 1)
+
+
+class AsksForAGradient(Ascent):
+    meta = AttackMeta(name="ascent", title="Ascent", kind="fixed", access="scores")
+
+
 class ThawedConfig(Ascent):
     @dataclass
     class Config:
@@ -446,11 +463,57 @@ class UnknownKind(Ascent):
     meta = AttackMeta(name="ascent", title="Ascent", kind="fixed", applies_to="everyone")
 
 
+class GuessesALot(Attack):
+    """The first of many random points at the edge of the budget that is misclassified; sees scores alone."""
+
+    meta = AttackMeta(name="guesses", title="Guesses", kind="fixed", norms=("linf",), access="decisions")
+
+    def _perturb(self, target, images, labels, budget):
+        found = images
+        for _ in range(200):
+            x = project(images, images + budget.eps * torch.randn_like(images).sign(), budget)
+            standing = (target(found).argmax(dim=1) == labels).view(-1, 1, 1, 1)
+            found = torch.where(standing, x, found)
+        return found
+
+
+class StaysInPairs(Ascent):
+    """Moves both values of a pair alike, which the contract's detector accepts."""
+
+    meta = AttackMeta(name="pairs", title="Pairs", kind="fixed", access="detectors")
+
+    def step(self, target, x, labels, budget):
+        raw = target.rejections(x).amax() * 0 + super().step(target, x, labels, budget)
+        halves = raw[..., ::2] + raw[..., 1::2]
+        return halves.repeat_interleave(2, dim=3) / 2
+
+
+class StaysOnTheManifold(Ascent):
+    """Descends in the latents, from one that makes the clean image."""
+
+    meta = AttackMeta(name="latents", title="Latents", kind="minimum_norm", norms=("l2",), access="generator")
+
+    def _perturb(self, target, images, labels, budget):
+        generator = target.generator
+        latent = images[..., ::2].flatten(1).clamp(0.01, 0.99).logit()
+        assert latent.shape[1] == generator.latent_dimension
+        found, standing = images, generator.classify(generator.generate(latent)).argmax(dim=1) == labels
+        for _ in range(80):
+            latent = latent.detach().requires_grad_()
+            loss = nn.functional.cross_entropy(generator.classify(generator.generate(latent)), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, latent)
+            latent = latent + 0.1 * nn.functional.normalize(gradient)
+            x = generator.generate(latent).detach()
+            fooled = standing & (generator.classify(x).argmax(dim=1) != labels)
+            found, standing = torch.where(fooled.view(-1, 1, 1, 1), x, found), standing & ~fooled
+        return found
+
+
 def attack_failures(attack):
     return failures(type("Test", (AttackContract,), {"attack": attack}))
 
 
-@pytest.mark.parametrize("attack", [Ascent, Nearest, WorksInPlace])
+@pytest.mark.parametrize("attack", [Ascent, Nearest, WorksInPlace, GuessesALot, StaysInPairs, StaysOnTheManifold])
 def test_a_sound_attack_fails_nothing(attack):
     assert attack_failures(attack) == {}
 
@@ -478,6 +541,19 @@ BROKEN_ATTACKS = {
     CallsBackward: {"leaves_everything_else_alone": "torch.autograd.grad"},
     TrainsTheTarget: {"leaves_everything_else_alone": "in evaluation mode"},
     ChangesTheTarget: {"leaves_everything_else_alone": "must not change the target's weights"},
+    IgnoresTheDetector: {"finds_the_boundary_of_a_linear_model": "of pairs of equal values .*found them for 0%"},
+    LeavesTheManifold: {"finds_the_boundary_of_a_linear_model": "of pairs of equal values .*found them for 0%"},
+    AsksForAGradient: dict.fromkeys(
+        (
+            "budget_and_box_are_kept",
+            "same_seed_gives_the_same_images",
+            "leaves_everything_else_alone",
+            "finds_the_boundary_of_a_linear_model",
+            "misclassified_images_come_back_whole",
+            "takes_a_single_image",
+        ),
+        "meta says access='scores', but it asked for a gradient",
+    ),
     ThawedConfig: {"config_is_a_frozen_dataclass_with_defaults": "must be frozen"},
     LooseConfig: {"unknown_parameters_are_refused": r"take no \*\*kwargs"},
     UnknownKind: {"meta_names_the_attack": "must be one of any, deterministic, randomized, got 'everyone'"},

@@ -15,9 +15,38 @@ from dkd_bench.attacks.autoattack import (
     AutoAttackRandConfig,
     AutoAttackStandard,
 )
+from dkd_bench.attacks.detector_aware import (
+    DetectorCarliniWagner,
+    DetectorCarliniWagnerConfig,
+    DetectorPGD,
+    DetectorPGDConfig,
+)
 from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerConfig, DeepFool
+from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpConfig
 from dkd_bench.attacks.jsma import JSMA
+from dkd_bench.attacks.square import Square, SquareConfig
+from dkd_bench.surrogates import Detecting
 from dkd_bench.target import Target
+from dkd_bench.testing._access import offering
+
+
+class Lenient(Detecting):
+    """A detector that rejects no image at all."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def rejections(self, x: Tensor) -> Tensor:
+        return x.flatten(1).mean(dim=1, keepdim=True) - 2
+
+
+def offered(network: nn.Module, access: str) -> nn.Module:
+    """Return ``network`` as a target that offers ``access``, of which only the detectors are of no consequence."""
+    return Lenient(network) if access == "detectors" else offering(network, access, ())
 
 
 class LinearProblem:
@@ -49,8 +78,10 @@ class LinearProblem:
             linear.bias.copy_(self.bias)
         return nn.Sequential(nn.Flatten(), linear)
 
-    def target(self, *, batch_size: int = 250) -> Target:
-        return Target(self.module(), name="linear", n_classes=self.n_classes, batch_size=batch_size)
+    def target(self, *, batch_size: int = 250, access: str = "gradients") -> Target:
+        """Return the classifier, offering what ``access`` says and no more; its detector rejects nothing."""
+        module = offered(self.module(), access)
+        return Target(module, name="linear", n_classes=self.n_classes, batch_size=batch_size)
 
     def fooled(self, images: Tensor) -> Tensor:
         return self.logits(images).argmax(dim=1) != self.labels
@@ -75,8 +106,13 @@ def linear() -> LinearProblem:
 
 
 @pytest.fixture
+def offer() -> Callable[[nn.Module, str], nn.Module]:
+    return offered
+
+
+@pytest.fixture
 def small_attacks() -> dict[str, Attack]:
-    """Every attack of ours by name, with few enough steps that all of them together take a second."""
+    """Every attack of ours that takes any classifier, with few enough steps that all together take two seconds."""
     attacks: list[Attack] = [
         FGSM(),
         PGD(),
@@ -85,5 +121,9 @@ def small_attacks() -> dict[str, Attack]:
         JSMA(),
         AutoAttackStandard(AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)),
         AutoAttackRand(AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2)),
+        DetectorPGD(DetectorPGDConfig(steps=10)),
+        DetectorCarliniWagner(DetectorCarliniWagnerConfig(binary_search_steps=3, steps=30)),
+        Square(SquareConfig(queries=50)),
+        HopSkipJump(HopSkipJumpConfig(steps=2, initial_gradient_evals=16, starts=2)),
     ]
     return {attack.meta.name: attack for attack in attacks}

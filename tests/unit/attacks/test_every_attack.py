@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from dkd_bench.attacks.detector_aware import DetectorCarliniWagner
 from dkd_bench.attacks.foolbox_attacks import CarliniWagner, DeepFool
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import AttackError
 from dkd_bench.target import Target
 
-FIXED = ("fgsm", "pgd", "autoattack", "autoattack-rand")
-MINIMUM_NORM = ("deepfool", "cw", "jsma")
+FIXED = ("fgsm", "pgd", "autoattack", "autoattack-rand", "detector-pgd", "square")
+MINIMUM_NORM = ("deepfool", "cw", "jsma", "detector-cw", "hop-skip-jump")
 EVERY = (*FIXED, *MINIMUM_NORM)
-DRAWING = ("pgd", "autoattack", "autoattack-rand")
+DRAWING = ("pgd", "autoattack", "autoattack-rand", "detector-pgd", "square", "hop-skip-jump")
+BLIND = ("square", "hop-skip-jump")
+"""Those that see no gradients; their targets fail when asked for one."""
 
 
 def budget_of(name, *, norm="l2", eps=0.05):
@@ -40,9 +43,13 @@ def test_meta_name_is_the_entry_point(small_attacks, name):
     assert small_attacks[name].meta.name == name
 
 
-@pytest.mark.parametrize("attack", [DeepFool(), CarliniWagner()], ids=["deepfool", "cw"])
+@pytest.mark.parametrize(
+    "attack", [DeepFool(), CarliniWagner(), DetectorCarliniWagner()], ids=["deepfool", "cw", "detector-cw"]
+)
 def test_minimum_norm_attack_comes_within_a_quarter_of_the_nearest_boundary(linear, attack):
-    adversarial = attack.run(linear.target(), linear.images, linear.labels, Budget(norm="l2"), seed=0)
+    target = linear.target(access=attack.meta.access)
+
+    adversarial = attack.run(target, linear.images, linear.labels, Budget(norm="l2"), seed=0)
 
     assert linear.fooled(adversarial).all()
     ratio = perturbation_norms(linear.images, adversarial, "l2") / linear.distances("l2")
@@ -51,7 +58,7 @@ def test_minimum_norm_attack_comes_within_a_quarter_of_the_nearest_boundary(line
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", [name for name in FIXED if name not in BLIND])
 def test_fixed_attack_breaks_what_is_nearer_than_eps_and_nothing_else(small_attacks, problem, name, norm):
     """With two classes every loss has the same gradient, so even one step is the best there is."""
     linear = problem(n_classes=2)
@@ -59,7 +66,11 @@ def test_fixed_attack_breaks_what_is_nearer_than_eps_and_nothing_else(small_atta
     eps = float(distances.median())
 
     adversarial = small_attacks[name].run(
-        linear.target(), linear.images, linear.labels, Budget(norm=norm, eps=eps), seed=0
+        linear.target(access=small_attacks[name].meta.access),
+        linear.images,
+        linear.labels,
+        Budget(norm=norm, eps=eps),
+        seed=0,
     )
 
     broken = linear.fooled(adversarial)
@@ -69,9 +80,9 @@ def test_fixed_attack_breaks_what_is_nearer_than_eps_and_nothing_else(small_atta
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", FIXED)
-def test_fixed_attack_stays_in_budget_and_box_though_nobody_clips_it(small_attacks, name, norm):
+def test_fixed_attack_stays_in_budget_and_box_though_nobody_clips_it(small_attacks, offer, name, norm):
     images = (2 * torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5).clamp(0, 1)
-    target = Target(mlp(192), name="mlp", n_classes=4)
+    target = Target(offer(mlp(192), small_attacks[name].meta.access), name="mlp", n_classes=4)
     labels = target(images).argmax(dim=1)
 
     for eps in (0.03, 0.3, 0.9):
@@ -84,7 +95,7 @@ def test_fixed_attack_stays_in_budget_and_box_though_nobody_clips_it(small_attac
 
 @pytest.mark.parametrize("name", EVERY)
 def test_same_seed_gives_the_same_bytes_and_nobody_else_notices(small_attacks, linear, name):
-    target = linear.target()
+    target = linear.target(access=small_attacks[name].meta.access)
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
     first, again, other = (
@@ -101,7 +112,13 @@ def test_same_seed_gives_the_same_bytes_and_nobody_else_notices(small_attacks, l
 @pytest.mark.parametrize("name", EVERY)
 def test_batch_size_of_the_target_changes_nothing(small_attacks, linear, name):
     adversarial = [
-        small_attacks[name].run(linear.target(batch_size=size), linear.images, linear.labels, budget_of(name), seed=0)
+        small_attacks[name].run(
+            linear.target(batch_size=size, access=small_attacks[name].meta.access),
+            linear.images,
+            linear.labels,
+            budget_of(name),
+            seed=0,
+        )
         for size in (7, 64, 250)
     ]
 
@@ -111,17 +128,17 @@ def test_batch_size_of_the_target_changes_nothing(small_attacks, linear, name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_no_gradient_is_left_in_the_network(small_attacks, linear, name):
-    target = linear.target()
+    target = linear.target(access=small_attacks[name].meta.access)
 
     small_attacks[name].run(target, linear.images, linear.labels, budget_of(name), seed=0)
 
     assert all(parameter.grad is None for parameter in target.parameters())
-    assert target.backward_passes > 0
+    assert (target.backward_passes > 0) == (name not in BLIND)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_no_warning_reaches_the_user(small_attacks, linear, name, recwarn, caplog, capsys):
-    target = linear.target().train()
+    target = linear.target(access=small_attacks[name].meta.access).train()
 
     small_attacks[name].run(target, linear.images, linear.labels, budget_of(name), seed=0)
 
@@ -133,7 +150,13 @@ def test_no_warning_reaches_the_user(small_attacks, linear, name, recwarn, caplo
 @pytest.mark.parametrize("name", EVERY)
 def test_images_outside_the_box_are_refused(small_attacks, linear, name):
     with pytest.raises(AttackError, match=r"must be given images in \[0, 1\], got values from -0\."):
-        small_attacks[name].run(linear.target(), 4 * linear.images - 1.5, linear.labels, budget_of(name), seed=0)
+        small_attacks[name].run(
+            linear.target(access=small_attacks[name].meta.access),
+            4 * linear.images - 1.5,
+            linear.labels,
+            budget_of(name),
+            seed=0,
+        )
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -153,10 +176,10 @@ def test_logits_that_are_not_numbers_stop_the_attack(small_attacks, linear, name
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_images_and_networks_may_be_channels_last(small_attacks, name):
+def test_images_and_networks_may_be_channels_last(small_attacks, offer, name):
     images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), mlp(144)).to(memory_format=torch.channels_last)
-    target = Target(network, name="conv", n_classes=4)
+    target = Target(offer(network, small_attacks[name].meta.access), name="conv", n_classes=4)
     labels = target(images).argmax(dim=1)
 
     adversarial = small_attacks[name].run(
@@ -169,7 +192,11 @@ def test_images_and_networks_may_be_channels_last(small_attacks, name):
 @pytest.mark.parametrize("name", EVERY)
 def test_one_image_alone_is_no_special_case(small_attacks, linear, name):
     adversarial = small_attacks[name].run(
-        linear.target(), linear.images[:1], linear.labels[:1], budget_of(name), seed=0
+        linear.target(access=small_attacks[name].meta.access),
+        linear.images[:1],
+        linear.labels[:1],
+        budget_of(name),
+        seed=0,
     )
 
     assert adversarial.shape == (1, 1, 6, 6)
