@@ -32,12 +32,12 @@ SCORING_DRAWS = 10
 
 
 @torch.no_grad()
-def decided(defense: Defense, images: Tensor, *, seed: int) -> dict[str, Tensor]:
+def decided(defense: Defense, images: Tensor, *, seed: int, draws: int = SCORING_DRAWS) -> dict[str, Tensor]:
     """Return a defence's labels for ``images`` by decision rule, shape ``(draws, N)`` each, on the CPU.
 
-    One draw for a deterministic defence, ``SCORING_DRAWS`` with fresh seeds for a randomised one.
+    One draw for a deterministic defence, ``draws`` with fresh seeds for a randomised one.
     """
-    draws = SCORING_DRAWS if defense.meta.randomized else 1
+    draws = draws if defense.meta.randomized else 1
     answers: dict[str, list[Tensor]] = {}
     for draw in range(draws):
         generator = torch.Generator(device=images.device).manual_seed(seed + draw)

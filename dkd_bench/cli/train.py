@@ -30,7 +30,7 @@ def train(
     weights: Weights = None,
     zoo_root: ZooRoot = None,
 ) -> int:
-    """Train (or load) defences, and print their accuracy on the whole test set."""
+    """Train (or load) defences, and print their accuracy on the test set."""
     request = TrainRequest(
         defenses=tuple(defense),
         dataset=dataset,
@@ -46,7 +46,7 @@ def train(
         trained = train_request(request, progress)
     for name, each in trained.defenses.items():
         accuracies = ", ".join(f"{rule} {value:.4f}" for rule, value in each.clean_accuracy.items())
-        show(f"{name}: clean accuracy {accuracies} on {len(trained.dataset.test)} images; weights {each.key}")
+        show(f"{name}: clean accuracy {accuracies} on {each.n_clean} images; weights {each.key}")
     for reason in trained.failures.values():
         report_error(reason)
     return ExitCode.INCOMPLETE if trained.failures else ExitCode.DONE
