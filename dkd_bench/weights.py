@@ -163,9 +163,7 @@ def ready_for_inference(defense: Defense) -> None:
     defense.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def accuracy_on(
-    defense: Defense, split: Split, *, n_images: int, seed: int, chunk_size: int = 250
-) -> dict[str, float]:
+def accuracy_on(defense: Defense, split: Split, *, n_images: int, seed: int, chunk_size: int = 250) -> dict[str, float]:
     """Return the clean accuracy on the first ``n_images`` of a split by decision rule: one draw of a randomised one."""
     device = next((parameter.device for parameter in defense.parameters()), torch.device("cpu"))
     right: dict[str, float] = {}

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from dkd_bench.cli.console import report_error
+from dkd_bench.cli.explain import explain
 from dkd_bench.cli.leaderboard import leaderboard
 from dkd_bench.cli.list import list_plugins
 from dkd_bench.cli.lss import lss
@@ -39,6 +40,7 @@ app.command()(publish)
 app.command()(lss)
 app.command()(plot)
 app.command()(verify)
+app.command()(explain)
 
 
 def main() -> NoReturn:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dkd_bench.budget import Norm
 from dkd_bench.data import load_dataset
 from dkd_bench.errors import ConfigError, EvidenceError
 from dkd_bench.pipeline import run_whole
@@ -25,9 +26,14 @@ class Part:
     name: str
     attack: str
     threat_models: tuple[str, ...]
+    defenses: tuple[str, ...] = DEFENSES
     settings: tuple[str, ...] = ()
+    norm: Norm = "linf"
     eps: tuple[float, ...] = ()
-    """Budgets in Linf; empty for a minimum-norm attack."""
+    """Budgets; empty for a minimum-norm attack."""
+    eot_draws: int = 16
+    n: int | None = None
+    """Caps the images of a part whose defence takes seconds for each of them."""
     slow: bool = False
     """Whether it takes hundreds of evaluations of every network for an image, and so runs on fewer images."""
 
@@ -188,10 +194,13 @@ def _requests(
 ) -> Iterator[tuple[tuple[str, int], RunRequest]]:
     for seed in request.seeds:
         for part in parts:
-            caps = [cap for cap in (request.n_examples, request.n_slow if part.slow else None) if cap is not None]
+            slow = request.n_slow if part.slow else None
+            caps = [cap for cap in (request.n_examples, slow, part.n) if cap is not None]
             asked = RunRequest(
-                defenses=DEFENSES,
+                defenses=part.defenses,
                 attacks=(part.attack,),
+                norm=part.norm,
+                eot_draws=part.eot_draws,
                 threat_models=part.threat_models,
                 dataset=request.dataset,
                 eps=part.eps,

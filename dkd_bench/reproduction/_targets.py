@@ -10,6 +10,7 @@ from dkd_bench.errors import ConfigError, UnknownNameError
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
+from dkd_bench.reproduction._baselines import BASELINE_PARTS, baselines
 from dkd_bench.reproduction._figure5 import figure5, figure5_sweep
 from dkd_bench.reproduction._paper import PaperDataset, paper_dataset
 from dkd_bench.reproduction._record import Reproduction, Source
@@ -37,6 +38,7 @@ _TABLES = {
     "table2": _Table(BLACK_BOX_PARTS, table2),
     "table3": _Table(BLACK_BOX_PARTS, table3),
     "table4": _Table(WHITE_BOX_PARTS, table4),
+    "baselines": _Table(BASELINE_PARTS, baselines),
 }
 FIGURE5 = "figure5"
 TARGETS = (*_TABLES, FIGURE5)

@@ -6,19 +6,38 @@ from functools import cache
 
 import pytest
 
+from dkd_baselines.defense_gan import DefenseGANSettings
+from dkd_baselines.pixel_defend import PixelDefendSettings
+from dkd_baselines.robust_training import RobustSettings, TradesSettings
 from dkd_bench import registry
 from dkd_bench.attacks.autoattack import AutoAttackConfig, AutoAttackRandConfig
+from dkd_bench.attacks.detector_aware import DetectorCarliniWagnerConfig, DetectorPGDConfig
 from dkd_bench.attacks.foolbox_attacks import CarliniWagnerConfig
+from dkd_bench.attacks.hop_skip_jump import HopSkipJumpConfig
+from dkd_bench.attacks.square import SquareConfig
+from dkd_bench.errors import UnknownNameError
+from dkd_bench.prepare import check_words
+from dkd_bench.request import RunRequest
 from dkd_bench.testing import AttackContract, DefenseContract, checks_of
 from dkd_defenses.dkd import DKDSettings
 
-SETTINGS = {"dkd": DKDSettings(zeta=0.2)}
-"""Settings for defences that learn nothing in the second or two that the contract gives them."""
+SETTINGS = {
+    "dkd": DKDSettings(zeta=0.2),
+    "at": RobustSettings(steps=3),
+    "trades": TradesSettings(steps=3),
+    "pixel-defend": PixelDefendSettings(filters=8, references=200),
+    "defense-gan": DefenseGANSettings(restarts=4),
+}
+"""Settings for defences that learn nothing in the second or two that the contract gives them, or take longer."""
 
 CONFIGS = {
     "autoattack": AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20),
     "autoattack-rand": AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2),
     "cw": CarliniWagnerConfig(steps=40),
+    "detector-cw": DetectorCarliniWagnerConfig(steps=60),
+    "detector-pgd": DetectorPGDConfig(steps=50),
+    "hop-skip-jump": HopSkipJumpConfig(steps=5, initial_gradient_evals=30),
+    "square": SquareConfig(queries=200),
 }
 """Parameters for attacks whose defaults take long; whatever is not here is tested as it comes."""
 
@@ -36,7 +55,7 @@ def attack_contract(name):
 
 
 @pytest.mark.parametrize("check", checks_of(DefenseContract))
-@pytest.mark.parametrize("name", registry.installed("defenses"))
+@pytest.mark.parametrize("name", registry.without_argument("defenses"))
 def test_defense(name, check):
     getattr(defense_contract(name)(), check)()
 
@@ -49,10 +68,19 @@ def test_attack(name, check):
 
 @pytest.mark.parametrize("kind", ["defenses", "attacks"])
 def test_names_on_the_command_line_are_those_on_the_leaderboard(kind):
-    for name in registry.installed(kind):
+    for name in registry.without_argument(kind):
         assert registry.load(kind, name).meta.name == name
 
 
 def test_special_parameters_are_for_plugins_that_there_are():
-    assert set(SETTINGS) <= set(registry.installed("defenses"))
+    assert set(SETTINGS) <= set(registry.without_argument("defenses"))
     assert set(CONFIGS) <= set(registry.installed("attacks"))
+
+
+def test_families_that_take_an_argument_are_not_among_all():
+    everything = registry.without_argument("defenses")
+    assert {"none", "dkd", "magnet", "pixel-defend", "defense-gan", "at", "trades"} <= set(everything)
+    assert not {"torch", "robustbench"} & set(everything)
+    with pytest.raises(UnknownNameError, match="no setting named 'no_such'"):
+        check_words(RunRequest(defenses=("all",), settings=("no_such=1",)))
+    check_words(RunRequest(defenses=("all",), settings=("restarts=3", "beta=2")))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dkd_bench.cli import app
+from dkd_bench.flags import FLAGS
 
 
 @pytest.fixture
@@ -63,11 +64,21 @@ def test_list_names_what_is_installed(command):
     assert "aggregated" in command("list", "threat-models")[1]
 
 
+def test_explain_says_what_a_flag_means(command):
+    status, out, _ = command("explain", "zero gradients")
+    assert status == 0
+    assert out.startswith("zero gradients\n  On a share of clean images no surrogate has any gradient")
+    assert command("explain")[1].count("What to do:") == len(FLAGS)
+    status, _, err = command("explain", "zero gradient")
+    assert status == 2
+    assert "no flag named 'zero gradient'. Did you mean 'zero gradients'?" in err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("run", "--defense", "magnett"), "no defence named 'magnett'"),
-        (("run", "--defense", "dkdd"), "Did you mean 'dkd'? Installed: dkd, kd, none, ri"),
+        (("run", "--defense", "dkdd"), "no defence named 'dkdd'"),
+        (("run", "--defense", "dkdd"), "Did you mean 'dkd'? Installed: at, defense-gan, dkd, kd, magnet"),
         (("run", "--defense", "dkd", "--attack", "pdg"), "no attack named 'pdg'. Did you mean 'pgd'?"),
         (("run", "--defense", "dkd", "--dataset", "mnits"), "no dataset named 'mnits'. Did you mean 'mnist'?"),
         (

@@ -1,0 +1,23 @@
+"""``dkd-bench explain``: what a flag beside a row means, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dkd_bench.cli.console import show
+from dkd_bench.errors import UnknownNameError
+from dkd_bench.flags import FLAGS
+
+
+def explain(
+    flag: Annotated[
+        str, typer.Argument(metavar="FLAG", help="A flag as it stands beside a row; without one, all.")
+    ] = "",
+) -> None:
+    """Say what a flag means. A row with a flag is shown, and not ranked."""
+    if flag and flag not in FLAGS:
+        raise UnknownNameError("flag", flag, FLAGS, known_as="Flags")
+    for each in [FLAGS[flag]] if flag else FLAGS.values():
+        show(f"{each.name}\n  {each.meaning}\n  What to do: {each.remedy}")
