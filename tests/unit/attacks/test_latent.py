@@ -78,7 +78,11 @@ def target(module):
 
 
 def attack(**changes):
-    return LatentSpace(LatentConfig(**({"restarts": 3, "search_steps": 150, "binary_search_steps": 6, "steps": 150, "stepsize": 0.02} | changes)))
+    return LatentSpace(
+        LatentConfig(
+            **({"restarts": 3, "search_steps": 150, "binary_search_steps": 6, "steps": 150, "stepsize": 0.02} | changes)
+        )
+    )
 
 
 def test_comes_near_the_nearest_misclassified_image_of_the_plane(plane):
