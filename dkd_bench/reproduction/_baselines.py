@@ -295,8 +295,8 @@ def baselines(runs: Mapping[tuple[str, int], RunRecord], paper: PaperDataset) ->
         trends=_answers(found),
         notes=(
             "Budgets are those of MNIST, whatever the images.",
-            "PixelDefend's reach is 0.3: on images that are nearly black and white it takes back what stays within it in "
-            "Linf, as a thresholding does; what L2 allows goes beyond.",
+            "PixelDefend's reach is 0.3: on images that are nearly black and white it takes back what stays within it "
+            "in Linf, as a thresholding does; what L2 allows goes beyond.",
             "Minimum-norm examples made on the bare classifier go just over its boundary; that a defence answers them "
             "rightly says that they do not transfer, not that it is robust.",
             "A rejected adversarial image counts as withstood, a rejected clean image as an error.",
