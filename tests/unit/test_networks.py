@@ -147,7 +147,7 @@ def test_names_that_fit_the_images(images: ImageSpec, member: str, reference: st
     assert logits.shape == (1, images.n_classes)
 
 
-SMALLEST = {"table1-mnist": 16, "table1-cifar10": 4, "small": 4, "lenet": 4, "vgg16": 32}
+SMALLEST = {"table1-mnist": 16, "table1-cifar10": 4, "small": 4, "strided": 4, "lenet": 4, "vgg16": 32}
 
 
 def test_every_network_is_tested_at_its_smallest() -> None:

@@ -15,20 +15,18 @@ from dkd_bench.suites import STANDARD, resolve_attacks, suite_fingerprint
 
 def test_all_is_the_standard_suite():
     assert resolve_attacks(["all"]) == STANDARD.attacks
-    assert STANDARD.attacks == ("fgsm", "pgd", "deepfool", "cw", "jsma", "autoattack", "autoattack-rand")
-    assert STANDARD.version == 2
+    assert STANDARD.attacks == (
+        *("fgsm", "pgd", "deepfool", "cw", "jsma", "autoattack", "autoattack-rand"),
+        *("square", "hop-skip-jump", "detector-pgd", "detector-cw", "latent"),
+    )
+    assert STANDARD.version == 3
 
 
 def test_order_is_kept_and_repetitions_are_dropped():
     assert resolve_attacks(["pgd", "mine.py:Mine", "pgd"]) == ("pgd", "mine.py:Mine")
     assert resolve_attacks(["cw", "all"]) == (
         "cw",
-        "fgsm",
-        "pgd",
-        "deepfool",
-        "jsma",
-        "autoattack",
-        "autoattack-rand",
+        *(name for name in STANDARD.attacks if name != "cw"),
     )
 
 
