@@ -41,8 +41,10 @@ MAGNET_L2 = 4.0
 PURIFIED_L2 = 3.0
 """An L2 norm in which some values may change by more than PixelDefend can take back."""
 _PURIFIED: tuple[tuple[Norm, float], ...] = (("linf", EPS), ("l2", PURIFIED_L2))
-N_GAN = 100
+N_PURIFIED = 100
 """Images of the parts in which a purifier answers at every step of an attack."""
+N_AVERAGED = 25
+"""Images of the part in which Defense-GAN searches eight times at every step."""
 N_SEARCHED = 50
 """Images of the parts that Defense-GAN answers by ten searches each."""
 LATENT_KAPPA = 6.0
@@ -117,7 +119,7 @@ BASELINE_PARTS = (
             norm=norm,
             eps=(eps,),
             slow=True,
-            n=N_GAN,
+            n=N_PURIFIED,
         )
         for norm, eps in _PURIFIED
     ),
@@ -126,12 +128,12 @@ BASELINE_PARTS = (
         attack="pgd",
         threat_models=("joint",),
         defenses=(_GAN,),
-        settings=("pgd.steps=20", "pgd.rel_stepsize=0.125"),
+        settings=("pgd.steps=40", "pgd.rel_stepsize=0.1"),
         norm="l2",
         eps=(GAN_L2,),
-        eot_draws=1,
+        eot_draws=8,
         slow=True,
-        n=N_GAN,
+        n=N_AVERAGED,
     ),
     Part(
         name="latent-gan",
