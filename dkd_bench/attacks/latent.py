@@ -38,8 +38,11 @@ class LatentConfig:
     """Steps towards the boundary for each constant that is tried."""
     stepsize: float = 0.1
     initial_const: float = 1.0
-    kappa: float = 0.0
-    """By how much, in logits, a wrong class must lead: room for a defence that finds a neighbour of the image."""
+    kappa: float = 4.0
+    """By how much, in logits, a wrong class must lead: room for a defence that finds a neighbour of the image.
+
+    At 0 the image lies on the classifier's boundary, and a random search ends on either side of it.
+    """
 
     def __post_init__(self) -> None:
         require_positive(self, "restarts", "search_steps", "binary_search_steps", "steps", "stepsize", "initial_const")

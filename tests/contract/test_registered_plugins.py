@@ -14,6 +14,7 @@ from dkd_bench.attacks.autoattack import AutoAttackConfig, AutoAttackRandConfig
 from dkd_bench.attacks.detector_aware import DetectorCarliniWagnerConfig, DetectorPGDConfig
 from dkd_bench.attacks.foolbox_attacks import CarliniWagnerConfig
 from dkd_bench.attacks.hop_skip_jump import HopSkipJumpConfig
+from dkd_bench.attacks.latent import LatentConfig
 from dkd_bench.attacks.square import SquareConfig
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.prepare import check_words
@@ -36,10 +37,11 @@ CONFIGS = {
     "cw": CarliniWagnerConfig(steps=40),
     "detector-cw": DetectorCarliniWagnerConfig(steps=60),
     "detector-pgd": DetectorPGDConfig(steps=50),
+    "latent": LatentConfig(kappa=0),
     "hop-skip-jump": HopSkipJumpConfig(steps=5, initial_gradient_evals=30),
     "square": SquareConfig(queries=200),
 }
-"""Parameters for attacks whose defaults take long; whatever is not here is tested as it comes."""
+"""Parameters for attacks whose defaults take long, or go beyond the boundary; others are tested as they come."""
 
 
 @cache

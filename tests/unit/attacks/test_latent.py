@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,12 +78,11 @@ def target(module):
     return Target(module, name="plane", n_classes=N_CLASSES)
 
 
+THOROUGH = LatentConfig(kappa=0.0, restarts=3, search_steps=150, binary_search_steps=6, steps=150, stepsize=0.02)
+
+
 def attack(**changes):
-    return LatentSpace(
-        LatentConfig(
-            **({"restarts": 3, "search_steps": 150, "binary_search_steps": 6, "steps": 150, "stepsize": 0.02} | changes)
-        )
-    )
+    return LatentSpace(replace(THOROUGH, **changes))
 
 
 def test_comes_near_the_nearest_misclassified_image_of_the_plane(plane):
