@@ -265,24 +265,20 @@ _REFERENCES = tuple(
 def baselines(runs: Mapping[tuple[str, int], RunRecord], paper: PaperDataset) -> Tables:
     """Return the known answers, and Table 4's rows of the baselines, measured."""
     found = Measurements(runs)
+    answers = {
+        "Attacked without sight of the protection (the authors' claims)": _CLAIMS,
+        "Attacked by what is known to break them (the breakers' numbers)": _BREAKS,
+        "Robust references (published)": _REFERENCES,
+    }
     blocks = (
-        Block(
-            title="Attacked without sight of the protection (the authors' claims)",
-            unit="percent",
-            columns=("ours (published)",),
-            rows=tuple(_row(found, known) for known in _CLAIMS),
-        ),
-        Block(
-            title="Attacked by what is known to break them (the breakers' numbers)",
-            unit="percent",
-            columns=("ours (published)",),
-            rows=tuple(_row(found, known) for known in _BREAKS),
-        ),
-        Block(
-            title="Robust references (published)",
-            unit="percent",
-            columns=("ours (published)",),
-            rows=tuple(_row(found, known) for known in _REFERENCES),
+        *(
+            Block(
+                title=title,
+                unit="percent",
+                columns=("ours (published)",),
+                rows=tuple(_row(found, known) for known in group),
+            )
+            for title, group in answers.items()
         ),
         Block(
             title="Table 4 for the baselines: examples made on the bare classifier",
