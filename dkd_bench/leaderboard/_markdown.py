@@ -255,6 +255,8 @@ def _legend_of_ranking(board: Board) -> list[str]:
         "A row without rank lacks an attack that others stood, or one failed: that is not survival.",
         "passes: images that the attacks evaluated, for each image asked for; lines may share crafts.",
     ]
+    if any(row.flags for group in board.groups for row in group.rows):
+        lines.append("A flagged row is not ranked either; 'dkd-bench explain' says what each flag means.")
     if any(row.separation is not None for group in board.groups for row in group.rows):
         lines.append(
             "LSS: how far apart the members' latents of the test set lie (Eq. 5, 6), as a raw margin, which grows with "
