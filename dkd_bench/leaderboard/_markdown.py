@@ -223,7 +223,7 @@ def _legend(board: Board) -> list[str]:
             "not how robust a defence is; wrong: images lost that were right when clean; median norm: of "
             "the changes that did it."
         )
-    lines += sorted({_adversary(row) for row in rows if row.surrogates not in ((), _ALONE)})
+    lines += sorted({_adversary(row) for row in rows if row.surrogates and (row.abstains or row.surrogates != _ALONE)})
     if any(row.clean_rejected is not None for row in rows):
         lines.append(
             "accepted: accuracy on images that are not rejected; under attack, of those right when clean. "

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dkd_bench.leaderboard._board import AttackScore, Group, Row
 from dkd_bench.leaderboard._table import NOTHING, percent, percent_interval, table
+from dkd_bench.records import DetectorRecord
+
+_FEW = 4
+"""Detectors that are named one by one."""
 
 
 def render_rejects(group: Group, *, labelled: bool) -> str:
@@ -24,6 +30,13 @@ def render_rejects(group: Group, *, labelled: bool) -> str:
 def _attacked(group: Group, row: Row, attack: AttackScore) -> list[str]:
     if attack.abstained is None:
         return [attack.attack, NOTHING, NOTHING, ""]
-    curves = [f"{each.detector} {percent(each.auc)}" for each in attack.detectors]
     accepted = NOTHING if attack.accepted is None else percent_interval(attack.accepted)
-    return [attack.attack, percent(attack.abstained / group.n), accepted, ", ".join(curves)]
+    return [attack.attack, percent(attack.abstained / group.n), accepted, _areas(attack.detectors)]
+
+
+def _areas(detectors: Sequence[DetectorRecord]) -> str:
+    """Return the area under each detector's curve; of many their number, the least and the largest."""
+    if len(detectors) <= _FEW:
+        return ", ".join(f"{each.detector} {percent(each.auc)}" for each in detectors)
+    areas = sorted(each.auc for each in detectors)
+    return f"{len(areas)} detectors, {percent(areas[0])} to {percent(areas[-1])}"

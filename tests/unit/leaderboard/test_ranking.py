@@ -118,6 +118,9 @@ class TestRejects:
         assert attack.accepted == interval(2, 4)
         assert (row.clean_rejected, row.clean_accepted) == (interval(1, 8), 1.0)
         assert "error 90.0" in render_markdown(board)
+        many = tuple(seen.model_copy(update={"detector": f"error {n}", "auc": 0.5 + n / 100}) for n in range(5))
+        crowded = run.model_copy(update={"cells": (run.cells[0].model_copy(update={"detectors": many}),)})
+        assert "5 detectors, 50.0 to 54.0" in render_markdown(rank_runs([("a", crowded)]))
         assert "37.5 | 50.0 [" in render_markdown(board)
 
     def test_what_never_abstains_has_none(self, make_cell: MakeCell, make_run: MakeRun) -> None:
