@@ -22,7 +22,8 @@ class _Excesses:
     """By how much one detector rejects, image by image."""
 
     clean: list[float] = field(default_factory=list)
-    adversarial: list[float] = field(default_factory=list)
+    adversarial: dict[str, list[float]] = field(default_factory=dict)
+    """By candidate."""
 
 
 @final
@@ -33,37 +34,41 @@ class DetectorTallies:
         """Ask ``defense``, if it abstains; a random choice inside it is seeded by ``seed``."""
         self._defense = defense
         self._seed = seed
-        self._excesses: dict[tuple[str, str], _Excesses] = {}
+        self._excesses: dict[str, _Excesses] = {}
 
-    def add(self, candidate: str, *, clean: Tensor, adversarial: Tensor) -> None:
-        """Add the images of one chunk, shapes ``(N, C, H, W)`` and ``(M, C, H, W)``."""
-        if not self._defense.meta.abstains:
-            return
-        for kind, images in (("clean", clean), ("adversarial", adversarial)):
-            for detector, excess in self._rejections(images).items():
-                excesses = self._excesses.setdefault((candidate, detector), _Excesses())
-                getattr(excesses, kind).extend(excess.double().cpu().tolist())
+    def add_clean(self, images: Tensor) -> None:
+        """Add the clean images of one chunk, shape ``(N, C, H, W)``: once for all candidates."""
+        for detector, excesses in self._rejections(images).items():
+            self._excesses.setdefault(detector, _Excesses()).clean.extend(excesses)
+
+    def add(self, candidate: str, images: Tensor) -> None:
+        """Add the adversarial images of one candidate and chunk, shape ``(M, C, H, W)``."""
+        for detector, excesses in self._rejections(images).items():
+            known = self._excesses.setdefault(detector, _Excesses())
+            known.adversarial.setdefault(candidate, []).extend(excesses)
 
     @torch.no_grad()
-    def _rejections(self, images: Tensor) -> dict[str, Tensor]:
-        if not len(images):
+    def _rejections(self, images: Tensor) -> dict[str, list[float]]:
+        if not len(images) or not self._defense.meta.abstains:
             return {}
         with isolated_randomness(self._seed):
-            return dict(self._defense.rejections(images))
+            found = self._defense.rejections(images)
+        return {detector: excess.double().tolist() for detector, excess in found.items()}
 
     def records(self) -> tuple[DetectorRecord, ...]:
         """Return one record for each candidate and detector that saw images of both kinds."""
         return tuple(
-            _record(candidate, detector, excesses)
-            for (candidate, detector), excesses in self._excesses.items()
-            if excesses.clean and excesses.adversarial
+            _record(candidate, detector, excesses.clean, adversarial)
+            for detector, excesses in self._excesses.items()
+            for candidate, adversarial in excesses.adversarial.items()
+            if excesses.clean
         )
 
 
-def _record(candidate: str, detector: str, excesses: _Excesses) -> DetectorRecord:
+def _record(candidate: str, detector: str, passed: list[float], attacked: list[float]) -> DetectorRecord:
     from sklearn.metrics import auc, roc_curve  # a second of import that no other run waits for
 
-    clean, adversarial = np.array(excesses.clean), np.array(excesses.adversarial)
+    clean, adversarial = np.array(passed), np.array(attacked)
     truth = np.concatenate([np.zeros(len(clean)), np.ones(len(adversarial))])
     false_positives, true_positives, _ = roc_curve(truth, np.concatenate([clean, adversarial]))
     kept = np.unique(np.linspace(0, len(false_positives) - 1, ROC_POINTS).round().astype(int))

@@ -71,8 +71,6 @@ class Workbench:
     """Digest of a target to what it is called and the network itself."""
     offers: Mapping[str, tuple[str, ...]]
     """What the surrogates of each defence offer to attacks, in alphabetical order."""
-    flags: Mapping[str, tuple[str, ...]]
-    """Why a defence's row is not to be believed, by defence; names of ``dkd_bench.flags``."""
     plan: Plan
 
     def chunks(self) -> Iterator[Chunk]:
@@ -100,6 +98,25 @@ class Workbench:
             batch_size=batch_size,
             draws=craft.draws,
         )
+
+    @cached_property
+    def flags(self) -> Mapping[str, tuple[str, ...]]:
+        """Why a defence's row is not to be believed, by defence; names of ``dkd_bench.flags``.
+
+        Asked for when a record is made: a run that is found again, and a worker, need not probe anything.
+        """
+        return {
+            name: tuple(sorted({*probe(each.defense, self.trained.trainer.probe), *self._gaps(each)}))
+            for name, each in self.trained.defenses.items()
+        }
+
+    def _gaps(self, defense: TrainedDefense) -> tuple[str, ...]:
+        """Return the flag of a defence that rejects images, where the adversary who sees the whole ignored that."""
+        joint = [trial for trial in self.plan.trials if (trial.defense, trial.threat_model) == (defense.name, JOINT)]
+        if not defense.defense.meta.abstains or not joint:
+            return ()
+        looked_at = any(self.attacks[trial.attack].meta.access == "detectors" for trial in joint)
+        return () if "detectors" in self.offers[defense.name] and looked_at else (NOT_ADAPTIVE,)
 
     @cached_property
     def plan_digest(self) -> str:
@@ -222,23 +239,8 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
         indices=indices,
         networks=networks,
         offers=offers,
-        flags={
-            name: tuple(
-                sorted({*probe(each.defense, trained.trainer.probe), *_gaps(each, offers[name], plan, attacks)})
-            )
-            for name, each in trained.defenses.items()
-        },
         plan=plan,
     )
-
-
-def _gaps(defense: TrainedDefense, offers: Sequence[str], plan: Plan, attacks: Mapping[str, Attack]) -> tuple[str, ...]:
-    """Return the flag of a defence that rejects images, where the adversary who sees the whole ignored that."""
-    joint = [trial for trial in plan.trials if (trial.defense, trial.threat_model) == (defense.name, JOINT)]
-    if not defense.defense.meta.abstains or not joint:
-        return ()
-    looked_at = any(attacks[trial.attack].meta.access == "detectors" for trial in joint)
-    return () if "detectors" in offers and looked_at else (NOT_ADAPTIVE,)
 
 
 def check_words(request: RunRequest) -> None:

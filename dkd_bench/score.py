@@ -129,12 +129,13 @@ class TrialScorer:
             EvidenceError: if a candidate leaves box or budget.
         """
         truth = chunk.labels.cpu()
+        self._detectors.add_clean(chunk.images)
         for name, images in self._threat_model.candidates(chunk.images, crafted, self._budget):
             source = f"{self._threat_model.meta.name} candidate {name!r}, chunk {chunk.number}"
             check_images(chunk.images, images, self._budget, source=source)
             distances = perturbation_norms(chunk.images, images, self._budget.norm)
             norms = distances.tolist()
-            self._detectors.add(name, clean=chunk.images, adversarial=images[distances > 0])
+            self._detectors.add(name, images[distances > 0])
             for rule, labels in decided(self._defense, images, seed=self._seed).items():
                 outcomes = judge(labels, clean[rule], truth, abstains=self._defense.meta.abstains)
                 tally = self._tallies.setdefault(rule, {}).setdefault(name, _Tally())

@@ -333,19 +333,17 @@ def _table4_row(found: Measurements, defense: str, paper: PaperDataset) -> Row:
 
 def _answers(found: Measurements) -> tuple[Trend, ...]:
     """Return the known answers as claims that our numbers confirm or contradict."""
-    claims = {known.part + known.defense: _measured(found, known).value for known in _CLAIMS}
-    breaks = {known.part + known.defense: _measured(found, known).value for known in _BREAKS}
-    references = {known.part + known.defense: _measured(found, known).value for known in _REFERENCES}
+    known = {(each.part, each.defense): _measured(found, each).value for each in (*_CLAIMS, *_BREAKS, *_REFERENCES)}
     undefended = found.robust("oblivious-fgsm", "none", _RULE, "standalone", EPS).value
-    oblivious = claims["oblivious-fgsmpixel-defend"]
-    magnet, gan = breaks["adaptive-magnet-cwmagnet"], breaks["adaptive-gan" + _GAN]
-    purified = {norm: breaks[f"adaptive-pixel-defend-{norm}pixel-defend"] for norm, _ in _PURIFIED}
+    oblivious = known["oblivious-fgsm", "pixel-defend"]
+    magnet, gan = known["adaptive-magnet-cw", "magnet"], known["adaptive-gan", _GAN]
+    purified = {norm: known[f"adaptive-pixel-defend-{norm}", "pixel-defend"] for norm, _ in _PURIFIED}
     return (
         trend(
             "MagNet stands C&W and DeepFool made on its classifier: above 90 %.",
             [
-                Comparison("C&W", claims["oblivious-cwmagnet"], 0.9),
-                Comparison("DeepFool", claims["oblivious-deepfoolmagnet"], 0.9),
+                Comparison("C&W", known["oblivious-cw", "magnet"], 0.9),
+                Comparison("DeepFool", known["oblivious-deepfool", "magnet"], 0.9),
             ],
         ),
         trend(
@@ -362,7 +360,7 @@ def _answers(found: Measurements) -> tuple[Trend, ...]:
         ),
         trend(
             "Defense-GAN stands FGSM 0.3 made on its classifier: above 80 %.",
-            [Comparison("Defense-GAN", claims["oblivious-fgsm-gan" + _GAN], 0.8)],
+            [Comparison("Defense-GAN", known["oblivious-fgsm-gan", _GAN], 0.8)],
         ),
         trend(
             f"Defense-GAN is at most at its breaker's 55 % under BPDA at L2 {GAN_L2:g}.",
@@ -370,17 +368,12 @@ def _answers(found: Measurements) -> tuple[Trend, ...]:
         ),
         trend(
             "PGD training and TRADES stand PGD-40 at Linf 0.3: at least 85 %.",
-            [
-                Comparison(NAMES[defense], references["robust-pgd" + defense], 0.85 - 1e-9)
-                for defense in ("at", "trades")
-            ],
+            [Comparison(NAMES[defense], known["robust-pgd", defense], 0.85 - 1e-9) for defense in ("at", "trades")],
         ),
         trend(
             "AutoAttack is below PGD-40 on both.",
             [
-                Comparison(
-                    NAMES[defense], references["robust-pgd" + defense], references["robust-autoattack" + defense]
-                )
+                Comparison(NAMES[defense], known["robust-pgd", defense], known["robust-autoattack", defense])
                 for defense in ("at", "trades")
             ],
         ),

@@ -45,8 +45,10 @@ def painted(*values: float) -> Tensor:
 
 def test_rates_and_area_are_those_of_the_scores() -> None:
     tallies = DetectorTallies(Gray(), seed=0)
-    tallies.add("whole", clean=painted(0.1, 0.3), adversarial=painted(0.2, 0.9))
-    tallies.add("whole", clean=painted(0.4, 0.6), adversarial=painted(0.8))
+    tallies.add_clean(painted(0.1, 0.3))
+    tallies.add("whole", painted(0.2, 0.9))
+    tallies.add_clean(painted(0.4, 0.6))
+    tallies.add("whole", painted(0.8))
     (found,) = tallies.records()
     assert (found.detector, found.candidate, found.n_clean, found.n_adversarial) == ("lightness", "whole", 4, 3)
     assert found.false_positive_rate == 0.25
@@ -61,7 +63,8 @@ def test_a_long_curve_is_thinned_and_its_area_is_not() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, adversarial = (torch.rand(1000, generator=generator).tolist() for _ in range(2))
     tallies = DetectorTallies(Gray(), seed=0)
-    tallies.add("whole", clean=painted(*clean), adversarial=painted(*adversarial))
+    tallies.add_clean(painted(*clean))
+    tallies.add("whole", painted(*adversarial))
     (found,) = tallies.records()
     assert len(found.roc) == ROC_POINTS
     assert found.auc == pytest.approx(0.5, abs=0.05)
@@ -69,13 +72,15 @@ def test_a_long_curve_is_thinned_and_its_area_is_not() -> None:
 
 def test_nothing_adversarial_is_no_curve() -> None:
     tallies = DetectorTallies(Gray(), seed=0)
-    tallies.add("whole", clean=painted(0.1), adversarial=painted(0.2)[:0])
+    tallies.add_clean(painted(0.1))
+    tallies.add("whole", painted(0.2)[:0])
     assert tallies.records() == ()
 
 
 def test_only_a_defence_that_abstains_has_detectors() -> None:
     tallies = DetectorTallies(Certain(), seed=0)
-    tallies.add("whole", clean=painted(0.1), adversarial=painted(0.9))
+    tallies.add_clean(painted(0.1))
+    tallies.add("whole", painted(0.9))
     assert tallies.records() == ()
 
 
