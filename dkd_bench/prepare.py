@@ -23,7 +23,7 @@ from dkd_bench.plan import CHUNK_SIZE, Craft, Ground, Plan, PlannedAttack, Plann
 from dkd_bench.probe import answers_vary, probe
 from dkd_bench.progress import Progress
 from dkd_bench.reference import SEED_OFFSET, Reference
-from dkd_bench.request import THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
+from dkd_bench.request import JOINT, THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
 from dkd_bench.settings import setting_names, settings_from_words
 from dkd_bench.suites import ALL, resolve_attacks
 from dkd_bench.surrogates import Detecting, OnManifold
@@ -36,8 +36,6 @@ REFERENCE = "reference"
 ADMISSION_IMAGES = 100
 VARIATION_IMAGES = 8
 """Shown twice to the networks of a randomised defence, to see which of them are random."""
-JOINT = "joint"
-"""The threat model whose adversary sees the whole defence."""
 DECISION = "decision"
 """The target of a defence without surrogates: its answers, and nothing else."""
 GRADIENTS: Access = "gradients"

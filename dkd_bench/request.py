@@ -13,7 +13,9 @@ from dkd_bench.errors import ConfigError
 KeepEvidence = Literal["all", "broken", "none"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
-THREAT_MODELS = ("black-box", "standalone", "aggregated", "joint")
+JOINT = "joint"
+"""The threat model whose adversary sees the whole defence."""
+THREAT_MODELS = ("black-box", "standalone", "aggregated", JOINT)
 """What ``--threat-model all`` stands for."""
 
 

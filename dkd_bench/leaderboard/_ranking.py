@@ -21,10 +21,8 @@ from dkd_bench.leaderboard._board import (
 )
 from dkd_bench.leaderboard._merging import Fate, fate_of, worst_of
 from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, Interval, Outcome, RunRecord
+from dkd_bench.request import JOINT
 from dkd_bench.statistics import interval
-
-JOINT = "joint"
-"""The threat model whose adversary sees the whole defence."""
 
 READING_ORDER = ("black-box", "standalone", "aggregated", JOINT)
 """Threat models from the least sight of the defence to the most; others follow by name."""
