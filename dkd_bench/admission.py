@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense
-from dkd_bench.errors import DkdBenchError, PluginError
+from dkd_bench.errors import DkdBenchError, PluginError, UndeclaredRandomnessError
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def admit(name: str, defense: Defense, images: Tensor) -> None:
     for rule, labels in answers.items():
         _check_labels(name, rule, labels, defense)
         if not defense.meta.randomized and not torch.equal(labels, again[rule]):
-            raise PluginError(
+            raise UndeclaredRandomnessError(
                 f"defence {name!r} answers differently when asked again but does not declare it; "
                 "set randomized=True in its meta, or draw from the generator that predict is given"
             )

@@ -9,7 +9,7 @@ from typing import Literal
 from dkd_bench.budget import Budget
 from dkd_bench.craft import Evidence
 from dkd_bench.plan import Trial
-from dkd_bench.records import CellRecord, Interval
+from dkd_bench.records import CellRecord, FlagRecord, Interval
 from dkd_bench.score import CellScore
 
 UNDECIDED = "deployed"
@@ -72,7 +72,7 @@ def empty_cells(
     examined: Examined,
     status: Literal["error", "not_run"],
     reason: str,
-    flags: Sequence[str] = (),
+    flags: Sequence[FlagRecord] = (),
 ) -> list[CellRecord]:
     """Return the cells of a trial that has no numbers: one for each budget and decision rule."""
     return [

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget
+from dkd_bench.cache import cache_root
 from dkd_bench.errors import StoreError
 from dkd_bench.store import TensorStore
 from dkd_bench.target import Target
@@ -40,6 +41,11 @@ class Chunk:
     number: int
     images: Tensor
     labels: Tensor
+
+
+def crafts_store() -> TensorStore:
+    """Return where crafts are kept for every run of this user."""
+    return TensorStore(cache_root() / "crafts")
 
 
 @final

@@ -48,8 +48,18 @@ class PluginError(DkdBenchError):
     exit_code = ExitCode.INCOMPLETE
 
 
+class UndeclaredRandomnessError(PluginError):
+    """A defence answers differently when asked again, and does not declare it."""
+
+
 class AttackError(DkdBenchError):
     """An attack failed to run, or its target gave answers that no attack can use."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class IncompleteRunError(DkdBenchError):
+    """A run lacks numbers, and nothing can be held against it."""
 
     exit_code = ExitCode.INCOMPLETE
 

@@ -12,7 +12,7 @@ import dkd_bench
 from dkd_bench.digests import library_versions
 from dkd_bench.plan import CHUNK_SIZE
 from dkd_bench.prepare import Workbench
-from dkd_bench.records import DatasetRecord, DefenseRecord, Interval, Manifest, SeparationRecord
+from dkd_bench.records import DatasetRecord, DefenseRecord, FlagRecord, Interval, Manifest, SeparationRecord
 from dkd_bench.settings import settings_as_json
 
 LIBRARIES = ("foolbox", "numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
@@ -23,6 +23,7 @@ def make_manifest(
     clean: Mapping[str, dict[str, Interval]],
     rejected: Mapping[str, dict[str, Interval]],
     separations: Mapping[str, SeparationRecord],
+    flags: Mapping[str, tuple[FlagRecord, ...]],
 ) -> Manifest:
     """Return the manifest of a run.
 
@@ -31,6 +32,7 @@ def make_manifest(
         clean: the accuracy of each defence on the run's images, by decision rule.
         rejected: the share of those images that a defence rejects, by decision rule, for those that abstain.
         separations: the latent space separation of those that are ensembles.
+        flags: what concerns each defence as a whole.
     """
     trained, request = bench.trained, bench.request
     return Manifest(
@@ -41,6 +43,7 @@ def make_manifest(
         },
         device=trained.device.type,
         seed=request.seed,
+        training_seed=request.training_seed,
         recipe=request.recipe,
         dataset=DatasetRecord(
             name=trained.dataset.name,
@@ -60,9 +63,10 @@ def make_manifest(
                 separation=separations.get(name),
                 randomized=each.defense.meta.randomized,
                 access=bench.offers[name],
-                flags=bench.flags[name],
+                flags=flags[name],
                 clean_rejected=rejected.get(name, {}),
                 abstains=each.defense.meta.abstains,
+                optimizes=each.defense.meta.optimizes,
             )
             for name, each in trained.defenses.items()
         },

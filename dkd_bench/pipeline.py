@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import final
 
 from torch import Tensor
 
-from dkd_bench.cache import cache_root
 from dkd_bench.cells import Cost, Examined, empty_cells, scored_cell, trials_without_crafts
-from dkd_bench.craft import Chunk, Crafter, Evidence
+from dkd_bench.challenge import Challenged, Challenger
+from dkd_bench.craft import Chunk, Crafter, Evidence, crafts_store
 from dkd_bench.defense import ABSTAIN
+from dkd_bench.diagnosis import diagnosed
 from dkd_bench.errors import AttackError, ConfigError, EvidenceError, PluginError
-from dkd_bench.flags import NOT_ADAPTIVE
+from dkd_bench.flags import INTERRUPTED, NOT_ADAPTIVE, RANDOM, UNVERIFIED
 from dkd_bench.latents import separations
 from dkd_bench.manifest import make_manifest, suite_record
 from dkd_bench.plan import Craft, Trial, budgets_of
 from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import Progress, SilentProgress, Task
-from dkd_bench.records import CellRecord, EvidenceRecord, RunRecord, SeparationRecord
+from dkd_bench.records import CellRecord, EvidenceRecord, FlagRecord, RunRecord, SeparationRecord
 from dkd_bench.request import RunRequest
 from dkd_bench.retention import keep_evidence
-from dkd_bench.rundir import RESULTS, evidence_store, forget_pictures, load_run, save_run
+from dkd_bench.rundir import RESULTS, evidence_store, forget_pictures, load_for_ranking, save_run
 from dkd_bench.score import TrialScorer, decided
 from dkd_bench.statistics import mean_interval
-from dkd_bench.store import TensorStore
 from dkd_bench.suites import suite_fingerprint
 from dkd_bench.workers import crafted_ahead
 
@@ -52,14 +53,14 @@ def run(request: RunRequest, *, progress: Progress | None = None) -> tuple[RunRe
         log.info("%s holds this very run; nothing to compute", folder)
         return finished, folder
     forget_pictures(folder)
-    runner = Runner(bench, progress, Crafter(TensorStore(cache_root() / "crafts")))
+    runner = Runner(bench, progress, Crafter(crafts_store()))
     try:
         runner.run_trials()
     except KeyboardInterrupt:
         save_run(runner.record(), folder)
         raise
     record = runner.record()
-    keep_evidence(record, runner.crafter.store, evidence_store(folder), keep=request.evidence)
+    keep_evidence(record, runner.crafter.store, evidence_store(folder), keep=request.evidence, unused=runner.unused)
     save_run(record, folder)
     return record, folder
 
@@ -91,13 +92,16 @@ def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
     """
     if not (folder / RESULTS).is_file():
         return None
-    record = load_run(folder)
+    record = load_for_ranking(folder)
     if record.manifest.request != bench.request.as_json():
         raise ConfigError(
             f"{folder} holds another run ({record.manifest.command}); choose another --out, or move that one away"
         )
     if record.manifest.plan_digest != bench.plan_digest:
         log.info("%s was made by other code or from other data; making it again", folder)
+        return None
+    if any(flag.name == UNVERIFIED for each in record.manifest.defenses.values() for flag in each.flags):
+        log.warning("%s was found not to be as recorded; making it again", folder)
         return None
     kept = evidence_store(folder)
     whole = bench.request.evidence != "all" or all(kept.path(key).is_file() for key in record.evidence)
@@ -121,6 +125,8 @@ class Runner:
         self._examinations: dict[str, Examined] = {}
         self._reported: set[str] = set()
         self._separations: dict[str, SeparationRecord] = {}
+        self._challenged: dict[str, Challenged] = {}
+        self._challenger = Challenger(bench, crafter)
         self._all_crafts = progress.start("crafts", sum(len(craft.keys) for craft in bench.plan.crafts))
 
     def run_trials(self) -> None:
@@ -132,6 +138,7 @@ class Runner:
                 self._report(craft, number, made)
         for position, trial in enumerate(self.bench.plan.trials):
             self._cells[position] = self._trial_cells(trial)
+        self._challenge()
 
     def record(self) -> RunRecord:
         """Return the record of what was done so far; trials not reached are ``not_run``."""
@@ -144,10 +151,13 @@ class Runner:
                 cells += empty_cells(trial, examined=self._examined(trial.defense), status="not_run", reason=reason)
         for name, reason in self.bench.trained.failures.items():
             for trial in self._trials_of_failed(name):
-                cells += empty_cells(trial, examined=self._examined(name), status="error", reason=reason)
-        whole = len(self._cells) == len(self.bench.plan.trials)
+                flags = [self.bench.trained.failure_flags[name]]
+                cells += empty_cells(trial, examined=self._examined(name), status="error", reason=reason, flags=flags)
+        cells = self._flagged(cells)
+        whole = len(self._cells) == len(self.bench.plan.trials) and not self._unchallenged()
+        failed = any(cell.status == "error" for cell in cells) or any(each.failed for each in self._challenged.values())
         return RunRecord(
-            complete=whole and all(cell.status != "error" for cell in cells),
+            complete=whole and not failed,
             suite=suite_record(self.bench),
             suite_fingerprint=suite_fingerprint(
                 list(self.bench.attacks.values()),
@@ -159,6 +169,7 @@ class Runner:
                 {name: self._examined(name).clean_intervals for name in self.bench.trained.defenses},
                 {name: self._examined(name).clean_rejected for name in self.bench.trained.defenses},
                 self._separations,
+                self._flags(),
             ),
             evidence=self._evidence,
             cells=tuple(cells),
@@ -168,15 +179,71 @@ class Runner:
         examined = self._examined(trial.defense)
         if not trial.crafts:
             reason = "the defence offers no differentiable surrogate"
-            return empty_cells(trial, examined=examined, status="not_run", reason=reason, flags=[NOT_ADAPTIVE])
+            flags = [FlagRecord(name=NOT_ADAPTIVE, detail=reason)]
+            return empty_cells(trial, examined=examined, status="not_run", reason=reason, flags=flags)
         failed = [self._failed[craft.keys] for craft in trial.crafts.values() if craft.keys in self._failed]
         if failed:
             return empty_cells(trial, examined=examined, status="error", reason=failed[0])
         try:
             return self._scored_cells(trial, examined)
-        except (AttackError, EvidenceError, PluginError) as error:
+        except EvidenceError as error:
+            log.error(error)
+            flags = [FlagRecord(name=UNVERIFIED, detail=str(error))]
+            return empty_cells(trial, examined=examined, status="error", reason=str(error), flags=flags)
+        except (AttackError, PluginError) as error:
             log.error(error)
             return empty_cells(trial, examined=examined, status="error", reason=str(error))
+
+    @property
+    def unused(self) -> Collection[str]:
+        """Keys of crafts that challenges made and no cell uses."""
+        return self._challenger.keys
+
+    def _challenge(self) -> None:
+        """Challenge what was scored."""
+        task = self._progress.start("challenging the attacks", len(self.bench.trained.defenses))
+        for name in self.bench.trained.defenses:
+            cells = [cell for cells in self._cells.values() for cell in cells if cell.defense == name]
+            self._challenged[name] = self._challenger.challenge(name, cells)
+            task.advance(note=name)
+
+    def _unchallenged(self) -> list[str]:
+        return [name for name in self.bench.trained.defenses if name not in self._challenged]
+
+    def _flags(self) -> dict[str, tuple[FlagRecord, ...]]:
+        """Return what concerns each defence as a whole."""
+        interrupted = FlagRecord(name=INTERRUPTED, detail="before its attacks were challenged")
+        flags = {}
+        for name, probed in self.bench.flags.items():
+            found = [*probed, *(raised.flag for raised in self._challenged_of(name).raised if raised.cell is None)]
+            found += [interrupted] if name in self._unchallenged() else self._state(name)
+            flags[name] = tuple(found)
+        return flags
+
+    def _challenged_of(self, name: str) -> Challenged:
+        return self._challenged.get(name, Challenged())
+
+    def _state(self, name: str) -> list[FlagRecord]:
+        """Ask again what was asked first: a defence that has learnt from the attacks since answers otherwise."""
+        defense = self.bench.trained.defenses[name].defense
+        if defense.meta.randomized or defense.meta.optimizes:
+            return []
+        again = decided(defense, self.bench.chunk(0).images, seed=self.bench.request.seed)
+        first = self._clean_answers(name)[0]
+        changed = max(int((again[rule] != labels).sum()) for rule, labels in first.items())
+        if not changed:
+            return []
+        detail = f"{changed} clean images are answered otherwise after the attacks than before"
+        return [FlagRecord(name=RANDOM, detail=detail, share=changed / len(self.bench.chunk(0).images))]
+
+    def _flagged(self, cells: list[CellRecord]) -> list[CellRecord]:
+        """Return ``cells`` with what concerns each of them."""
+        raised: dict[int, list[FlagRecord]] = {}
+        for each in (each for found in self._challenged.values() for each in found.raised if each.cell is not None):
+            raised.setdefault(id(each.cell), []).append(each.flag)
+        told = [cell.model_copy(update={"flags": (*cell.flags, *raised.get(id(cell), ()))}) for cell in cells]
+        attacks = {name: attack.meta for name, attack in self.bench.attacks.items()}
+        return list(diagnosed(told, attacks, self._evidence))
 
     def _scored_cells(self, trial: Trial, examined: Examined) -> list[CellRecord]:
         defense = self.bench.trained.defenses[trial.defense].defense
@@ -217,6 +284,7 @@ class Runner:
             eps=craft.budget.eps,
             chunk=chunk.number,
             n=len(evidence.images),
+            broken=evidence.broken,
         )
         return evidence
 

@@ -17,11 +17,12 @@ from dkd_bench.data import Dataset, load_dataset, select_balanced
 from dkd_bench.decision_target import Decision
 from dkd_bench.defense import Defense, DefenseMeta
 from dkd_bench.digests import code_digest, digest_json, digest_module, digest_tensors, package_digest
-from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
-from dkd_bench.flags import NOT_ADAPTIVE
+from dkd_bench.errors import ConfigError, PluginError, UndeclaredRandomnessError, UnknownNameError
+from dkd_bench.flags import NOT_ADAPTIVE, NOT_ADMITTED, RANDOM
 from dkd_bench.plan import CHUNK_SIZE, Craft, Ground, Plan, PlannedAttack, PlannedDefense, PlannedTarget, make_plan
 from dkd_bench.probe import answers_vary, probe
 from dkd_bench.progress import Progress
+from dkd_bench.records import FlagRecord
 from dkd_bench.reference import SEED_OFFSET, Reference
 from dkd_bench.request import JOINT, THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
 from dkd_bench.settings import setting_names, settings_from_words
@@ -51,6 +52,8 @@ class Trained:
     defenses: Mapping[str, TrainedDefense]
     failures: Mapping[str, str]
     """Defence name to the sentence that says why there is none."""
+    failure_flags: Mapping[str, FlagRecord]
+    """The flag that each of them raises."""
     trainer: Trainer
 
 
@@ -98,23 +101,29 @@ class Workbench:
         )
 
     @cached_property
-    def flags(self) -> Mapping[str, tuple[str, ...]]:
-        """Why a defence's row is not to be believed, by defence; names of ``dkd_bench.flags``.
+    def flags(self) -> Mapping[str, tuple[FlagRecord, ...]]:
+        """What makes a defence's row suspicious before it is attacked, by defence.
 
         Asked for when a record is made: a run that is found again, and a worker, need not probe anything.
         """
-        return {
-            name: tuple(sorted({*probe(each.defense, self.trained.trainer.probe), *self._gaps(each)}))
-            for name, each in self.trained.defenses.items()
-        }
+        return {name: (*self._probed(each), *self._gaps(each)) for name, each in self.trained.defenses.items()}
 
-    def _gaps(self, defense: TrainedDefense) -> tuple[str, ...]:
+    def _probed(self, defense: TrainedDefense) -> tuple[FlagRecord, ...]:
+        try:
+            return probe(defense.defense, self.trained.trainer.probe)
+        except Exception as error:
+            detail = f"its surrogates fail when they are probed: {type(error).__name__}: {error}"
+            return (FlagRecord(name=NOT_ADMITTED, detail=detail),)
+
+    def _gaps(self, defense: TrainedDefense) -> tuple[FlagRecord, ...]:
         """Return the flag of a defence that rejects images, where the adversary who sees the whole ignored that."""
         joint = [trial for trial in self.plan.trials if (trial.defense, trial.threat_model) == (defense.name, JOINT)]
         if not defense.defense.meta.abstains or not joint:
             return ()
         looked_at = any(self.attacks[trial.attack].meta.access == "detectors" for trial in joint)
-        return () if "detectors" in self.offers[defense.name] and looked_at else (NOT_ADAPTIVE,)
+        if "detectors" in self.offers[defense.name] and looked_at:
+            return ()
+        return (FlagRecord(name=NOT_ADAPTIVE, detail="it rejects images, and no attack looked at its detectors"),)
 
     @cached_property
     def plan_digest(self) -> str:
@@ -173,12 +182,13 @@ def train(
         dataset=dataset,
         dataset_digest=dataset.digest(),
         recipe=recipe_named(request.recipe, dataset),
-        seed=request.seed,
+        seed=request.seed if request.training_seed is None else request.training_seed,
         device=device,
         progress=progress,
         probe=dataset.test.batch(probe)[0].to(device),
     )
     defenses = {}
+    flags = {name: FlagRecord(name=NOT_ADMITTED, detail=reason) for name, reason in failures.items()}
     for name, factory in factories.items():
         try:
             trained = trainer.trained(name, factory)
@@ -186,12 +196,15 @@ def train(
             defenses[name] = trained
         except PluginError as error:
             failures[name] = str(error)
+            flag = RANDOM if isinstance(error, UndeclaredRandomnessError) else NOT_ADMITTED
+            flags[name] = FlagRecord(name=flag, detail=str(error))
     return Trained(
         dataset=dataset,
         dataset_digest=trainer.dataset_digest,
         device=device,
         defenses=defenses,
         failures=failures,
+        failure_flags=flags,
         trainer=trainer,
     )
 
@@ -207,7 +220,7 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
     indices = select_balanced(dataset.test.labels, n_examples=n_examples, seed=request.seed)
     trained = train(request, progress, dataset=dataset, attacks=attacks)
     networks: dict[str, tuple[str, nn.Module]] = {}
-    planned = _planned_defenses(trained, threat_models, networks)
+    planned = _planned_defenses(trained, threat_models, networks, seed=request.seed)
     plan = (
         Plan(trials=())
         if not planned
@@ -385,13 +398,17 @@ def _check_surrogate_names(name: str, defense: Defense) -> None:
 
 
 def _planned_defenses(
-    trained: Trained, threat_models: Mapping[str, ThreatModel], networks: dict[str, tuple[str, nn.Module]]
+    trained: Trained,
+    threat_models: Mapping[str, ThreatModel],
+    networks: dict[str, tuple[str, nn.Module]],
+    *,
+    seed: int,
 ) -> list[PlannedDefense]:
     """Describe the defences for the plan, and put the networks behind their targets into ``networks``."""
     reference: dict[str, nn.Module] = {}
     roles_probe = Roles(reference=REFERENCE, members=(), surrogates=())
     if trained.defenses and any(REFERENCE in threat.targets(roles_probe) for threat in threat_models.values()):
-        reference = {REFERENCE: _trained_reference(trained.trainer)}
+        reference = {REFERENCE: _trained_reference(trained.trainer, seed=seed)}
     planned = []
     for name, each in trained.defenses.items():
         members = _named_members(each.defense)
@@ -428,8 +445,9 @@ def _offered(surrogate: nn.Module, meta: DefenseMeta) -> frozenset[Access]:
     return frozenset(offered)
 
 
-def _trained_reference(trainer: Trainer) -> nn.Module:
-    return replace(trainer, seed=trainer.seed + SEED_OFFSET).trained(REFERENCE, Reference).defense.members[0]
+def _trained_reference(trainer: Trainer, *, seed: int) -> nn.Module:
+    """Return the adversary's own network; another ``--training-seed`` of the defences does not change it."""
+    return replace(trainer, seed=seed + SEED_OFFSET).trained(REFERENCE, Reference).defense.members[0]
 
 
 def _chunk_digest(dataset: Dataset, indices: Tensor) -> str:

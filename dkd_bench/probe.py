@@ -9,18 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.defense import Defense
-from dkd_bench.flags import OPTIMIZES, PROBABILITIES, RANDOM, ZERO_GRADIENTS
+from dkd_bench.flags import BAD_GRADIENTS, MISLEADING, OPTIMIZES, PROBABILITIES, RANDOM, ZERO_GRADIENTS
 from dkd_bench.randomness import isolated_randomness
+from dkd_bench.records import FlagRecord
 
 PROBED_IMAGES = 16
 SEED = 20
 MOST_WITHOUT_GRADIENT = 0.1
 """Share of images that may be without gradient: a few saturated ones are found on honest networks too."""
+MOST_LED_NOWHERE = 0.5
+"""Share of images on which a step along the gradient may do no better than the best of some random ones."""
+STEP = 0.05
+"""Length of those steps in Linf."""
+RANDOM_STEPS = 4
+VARIATION = 1e-4
+"""L2 distance of an image's normalised answers from which they are not the same (AutoAttack's own check)."""
 ROUNDING = 1e-5
 """How far from a probability rounding may carry one (AutoAttack's own check)."""
 
 
-def probe(defense: Defense, images: Tensor) -> tuple[str, ...]:
+def probe(defense: Defense, images: Tensor) -> tuple[FlagRecord, ...]:
     """Return the flags that ``defense`` raises on clean images, in alphabetical order; see ``dkd_bench.flags``.
 
     Args:
@@ -29,17 +37,46 @@ def probe(defense: Defense, images: Tensor) -> tuple[str, ...]:
     """
     images = images[:PROBED_IMAGES]
     surrogates = defense.surrogates()
-    found = set()
+    found = []
     with isolated_randomness(SEED):
         if not defense.meta.optimizes and _optimizes(defense, surrogates, images):
-            found.add(OPTIMIZES)
-        if not defense.meta.randomized and any(answers_vary(module, images) for module in surrogates.values()):
-            found.add(RANDOM)
-        if surrogates and without_gradient(surrogates, images) > MOST_WITHOUT_GRADIENT:
-            found.add(ZERO_GRADIENTS)
-        if any(_gives_probabilities(module, images) for module in [*defense.members, *surrogates.values()]):
-            found.add(PROBABILITIES)
-    return tuple(sorted(found))
+            found.append(FlagRecord(name=OPTIMIZES, detail="a backward pass ran while it answered"))
+        varying = [name for name, module in surrogates.items() if _answers_differ(module, images)]
+        if not defense.meta.randomized and varying:
+            found.append(
+                FlagRecord(name=RANDOM, detail=f"surrogate {varying[0]!r} answers differently when asked again")
+            )
+        if surrogates:
+            found += _gradient_flags(surrogates, images, randomized=defense.meta.randomized)
+        certain = [
+            module for module in (*defense.members, *surrogates.values()) if _gives_probabilities(module, images)
+        ]
+        if certain:
+            detail = f"{len(certain)} of its networks and surrogates answer with rows from 0 to 1 that sum to 1"
+            found.append(FlagRecord(name=PROBABILITIES, detail=detail))
+    return tuple(sorted(found, key=lambda flag: flag.name))
+
+
+def _gradient_flags(surrogates: Mapping[str, nn.Module], images: Tensor, *, randomized: bool) -> list[FlagRecord]:
+    gradients = _gradients(surrogates, images)
+    found = []
+    astray = min(_led_nowhere(module, images, gradients[name]) for name, module in surrogates.items())
+    if astray > MOST_LED_NOWHERE and not randomized:
+        detail = f"no better than {RANDOM_STEPS} random steps on {100 * astray:.0f} % of the images that have one"
+        found.append(FlagRecord(name=MISLEADING, detail=detail, share=astray))
+    blind = float(torch.stack([_is_zero(each) for each in gradients.values()]).all(dim=0).double().mean())
+    if blind > MOST_WITHOUT_GRADIENT:
+        detail = f"no surrogate has a gradient on {round(blind * len(images))} of {len(images)} clean images"
+        found.append(FlagRecord(name=ZERO_GRADIENTS, detail=detail, share=blind))
+    for name, each in gradients.items():
+        bad = float((~torch.isfinite(each)).flatten(1).any(dim=1).double().mean())
+        if bad > 0:
+            detail = (
+                f"that of surrogate {name!r} is not finite on {round(bad * len(images))} of {len(images)} clean images"
+            )
+            found.append(FlagRecord(name=BAD_GRADIENTS, detail=detail, share=bad))
+            break
+    return found
 
 
 @torch.no_grad()
@@ -54,18 +91,55 @@ def answers_vary(module: nn.Module, images: Tensor) -> bool:
 
 def without_gradient(surrogates: Mapping[str, nn.Module], images: Tensor) -> float:
     """Return the share of images on which no surrogate has any gradient of the cross-entropy with its own answer."""
-    blind = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    for module in surrogates.values():
+    blind = [_is_zero(each) for each in _gradients(surrogates, images).values()]
+    return float(torch.stack(blind).all(dim=0).double().mean())
+
+
+def _gradients(surrogates: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of each surrogate's cross-entropy with its own answer, zero where it has none."""
+    gradients = {}
+    for name, module in surrogates.items():
         leaves = images.clone().requires_grad_()
+        gradient = None
         with torch.enable_grad():
             logits: Tensor = module(leaves)
-            if not logits.requires_grad:
-                continue
-            loss = nn.functional.cross_entropy(logits.float(), logits.argmax(dim=1), reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, leaves, allow_unused=True)
-        if gradient is not None:
-            blind &= (gradient == 0).flatten(1).all(dim=1)
-    return float(blind.double().mean())
+            if logits.requires_grad:
+                loss = nn.functional.cross_entropy(logits.float(), logits.argmax(dim=1), reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, leaves, allow_unused=True)
+        gradients[name] = torch.zeros_like(images) if gradient is None else gradient
+    return gradients
+
+
+@torch.no_grad()
+def _led_nowhere(module: nn.Module, images: Tensor, gradient: Tensor) -> float:
+    """Return on what share of the images with a gradient a step along it does no better than random ones."""
+    led = ~_is_zero(gradient) & torch.isfinite(gradient).flatten(1).all(dim=1)
+    if not led.any():
+        return 0.0
+    images, gradient = images[led], gradient[led]
+    labels = module(images).argmax(dim=1)
+
+    def loss_after(direction: Tensor) -> Tensor:
+        stepped = (images + STEP * direction.sign()).clamp(0, 1)
+        return nn.functional.cross_entropy(module(stepped).float(), labels, reduction="none")
+
+    at_random = [loss_after(torch.randn_like(images)) for _ in range(RANDOM_STEPS)]
+    along = loss_after(gradient)
+    return float((along <= torch.stack(at_random).amax(dim=0)).double().mean())
+
+
+@torch.no_grad()
+def _answers_differ(module: nn.Module, images: Tensor) -> bool:
+    """Return whether a network's answers differ by more than rounding when it is asked again under another seed."""
+    answers = []
+    for seed in range(2):
+        with isolated_randomness(seed):
+            answers.append(nn.functional.normalize(module(images).double(), dim=1))
+    return bool((answers[0] - answers[1]).norm(dim=1).max() > VARIATION)
+
+
+def _is_zero(gradient: Tensor) -> Tensor:
+    return (gradient == 0).flatten(1).all(dim=1)
 
 
 @torch.no_grad()

@@ -63,6 +63,17 @@ class Interval(_Record):
     ci95: tuple[Fraction, Fraction]
 
 
+class FlagRecord(_Record):
+    """A flag that was raised, with what was seen; ``dkd_bench.flags`` says what it means."""
+
+    name: str
+    """One of ``dkd_bench.flags``."""
+    detail: str
+    """What was seen, with its numbers."""
+    share: Fraction | None = None
+    """Of the images looked at; ``None`` where no images are counted."""
+
+
 class CandidateRecord(_Record):
     """How a defence stood against one of the images that a threat model offers: a member's, a magnitude's."""
 
@@ -125,7 +136,8 @@ class CellRecord(_Record):
     status: Literal["ok", "error", "not_run"]
     reason: str | None = None
     """Why there is no number; ``None`` where there is one."""
-    flags: tuple[str, ...] = ()
+    flags: tuple[FlagRecord, ...] = ()
+    """Why this number is not to be believed."""
     wall_time_s: float
     """Of the crafts, when they were made: shared by all cells that use them."""
     forward_passes: int
@@ -156,6 +168,8 @@ class EvidenceRecord(_Record):
     eps: float | None
     chunk: int
     n: int
+    broken: int | None = None
+    """Images that the target itself got wrong; ``None`` in records of older versions."""
 
 
 class SeparationRecord(_Record):
@@ -191,8 +205,10 @@ class DefenseRecord(_Record):
     abstains: bool
     access: tuple[str, ...] = ("gradients",)
     """What its surrogates offer to attacks; rows that offer the same stand the same attacks."""
-    flags: tuple[str, ...] = ()
-    """What the probe found, and what the run left out: names of ``dkd_bench.flags``."""
+    optimizes: bool = False
+    """It searches by gradients at test time."""
+    flags: tuple[FlagRecord, ...] = ()
+    """What the probe found, and what the run left out."""
     clean_rejected: dict[str, Interval] = Field(default_factory=dict)
     """The share of the run's clean images that are rejected, by decision rule; empty if the defence never abstains."""
 
@@ -215,6 +231,8 @@ class Manifest(_Record):
     versions: dict[str, str]
     device: str
     seed: int
+    training_seed: int | None = None
+    """Of the defences' training, where it is not ``seed``."""
     recipe: str
     dataset: DatasetRecord
     defenses: dict[str, DefenseRecord]

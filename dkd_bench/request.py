@@ -28,6 +28,8 @@ class TrainRequest:
     data_root: Path | None = None
     recipe: str = "fast"
     seed: int = 0
+    training_seed: int | None = None
+    """Of the training alone, to train again for the same images and attacks; ``None`` for ``seed``."""
     settings: tuple[str, ...] = ()
     """``NAME=VALUE`` for every defence and attack that has the setting, or ``PLUGIN.NAME=VALUE`` for one."""
     device: DeviceName = "auto"
@@ -37,6 +39,8 @@ class TrainRequest:
             raise ConfigError("no defence is named; name one with --defense, or see 'dkd-bench list defenses'")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"--seed must be from 0 to {2**31 - 1}, got {self.seed}")
+        if self.training_seed is not None and not 0 <= self.training_seed < 2**31:
+            raise ConfigError(f"--training-seed must be from 0 to {2**31 - 1}, got {self.training_seed}")
         if self.device not in get_args(DeviceName):
             raise ConfigError(f"--device must be {', '.join(get_args(DeviceName))}, got {self.device!r}")
 
@@ -79,6 +83,7 @@ class RunRequest(TrainRequest):
             "dataset": self.dataset,
             "recipe": self.recipe,
             "seed": self.seed,
+            "training_seed": self.training_seed,
             "settings": list(self.settings),
             "norm": self.norm,
             "eps": list(self.eps),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from dkd_bench.digests import digest_tensors
@@ -10,11 +12,18 @@ from dkd_bench.request import KeepEvidence
 from dkd_bench.store import TensorStore, link_file
 
 
-def keep_evidence(record: RunRecord, crafts: TensorStore, kept: TensorStore, *, keep: KeepEvidence) -> None:
+def keep_evidence(
+    record: RunRecord,
+    crafts: TensorStore,
+    kept: TensorStore,
+    *,
+    keep: KeepEvidence,
+    unused: Collection[str] = (),
+) -> None:
     """Put into ``kept`` what ``keep`` asks for; unless it is ``all``, take the crafts out of the cache.
 
     ``broken`` keeps, of each craft, the images with which some cell was broken, and ``rows``, their places in
-    the chunk.
+    the chunk. ``unused`` are keys of crafts that are no evidence of any cell: they are never kept.
 
     Raises:
         StoreError: if a file cannot be written.
@@ -27,7 +36,7 @@ def keep_evidence(record: RunRecord, crafts: TensorStore, kept: TensorStore, *, 
         if rows.get(key):
             _keep_rows(key, sorted(rows[key]), crafts, kept)
     if keep != "all" and record.complete:
-        for key in record.evidence:
+        for key in (*record.evidence, *unused):
             crafts.path(key).unlink(missing_ok=True)
 
 

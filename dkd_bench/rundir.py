@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from dkd_bench.errors import ConfigError, StoreError
+from dkd_bench.flags import UNVERIFIED
 from dkd_bench.leaderboard import rank_runs, render
-from dkd_bench.records import SCHEMA_VERSION, RunRecord
+from dkd_bench.records import SCHEMA_VERSION, FlagRecord, RunRecord
 from dkd_bench.store import TensorStore, delete_file, read_file, write_file, write_json
+from dkd_bench.verification import VERIFICATION, Verification
 
 RESULTS = "results.json"
 PLOTS = "plots"
@@ -24,7 +27,8 @@ def evidence_store(folder: Path) -> TensorStore:
 
 
 def save_run(record: RunRecord, folder: Path) -> None:
-    """Write the record and the leaderboard; raise StoreError if they cannot be written."""
+    """Write the record and the leaderboard, and forget what was verified; raise StoreError if that cannot be done."""
+    delete_file(folder / VERIFICATION)
     save_board(record, folder)
     write_json(folder / RESULTS, record.model_dump(mode="json"))
 
@@ -80,3 +84,42 @@ def load_run(path: Path) -> RunRecord:
         raise StoreError(
             f"{file} is not a run record of schema version {SCHEMA_VERSION}: {where}: {first['msg']}; run it again"
         ) from error
+
+
+def load_for_ranking(path: Path) -> RunRecord:
+    """Return the record as ``load_run``; if a verification beside it does not bear it out, every defence is flagged.
+
+    A run that nobody verified is as it is.
+
+    Raises:
+        ConfigError: if there is no run at ``path``.
+        StoreError: if its record is damaged or of another schema version.
+    """
+    record = load_run(path)
+    file = path / RESULTS if path.is_dir() else path
+    doubt = _doubt(file) if file.name == RESULTS else None
+    if doubt is None:
+        return record
+    flag = FlagRecord(name=UNVERIFIED, detail=doubt, share=None)
+    defenses = {
+        name: defense.model_copy(update={"flags": (*defense.flags, flag)})
+        for name, defense in record.manifest.defenses.items()
+    }
+    return record.model_copy(update={"manifest": record.manifest.model_copy(update={"defenses": defenses})})
+
+
+def _doubt(results: Path) -> str | None:
+    """Return why the verification beside a record does not bear it out; ``None`` if it does, or there is none."""
+    file = results.with_name(VERIFICATION)
+    if not file.is_file():
+        return None
+    try:
+        verification = Verification.model_validate_json(read_file(file))
+    except (ValidationError, StoreError):
+        return f"{VERIFICATION} cannot be read"
+    if verification.results_sha256 != sha256(read_file(results)).hexdigest():
+        return f"{RESULTS} was changed since it was verified"
+    if verification.findings:
+        more = len(verification.findings) - 1
+        return f"verify found: {verification.findings[0]}" + (f" (and {more} more)" if more else "")
+    return None

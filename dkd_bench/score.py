@@ -13,6 +13,7 @@ from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.craft import Chunk
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense
 from dkd_bench.detection import DetectorTallies
+from dkd_bench.errors import DkdBenchError, PluginError
 from dkd_bench.records import (
     BROKEN,
     SURVIVED,
@@ -36,12 +37,23 @@ def decided(defense: Defense, images: Tensor, *, seed: int, draws: int = SCORING
     """Return a defence's labels for ``images`` by decision rule, shape ``(draws, N)`` each, on the CPU.
 
     One draw for a deterministic defence, ``draws`` with fresh seeds for a randomised one.
+
+    Raises:
+        PluginError: if the defence fails.
     """
     draws = draws if defense.meta.randomized else 1
     answers: dict[str, list[Tensor]] = {}
     for draw in range(draws):
         generator = torch.Generator(device=images.device).manual_seed(seed + draw)
-        for rule, labels in defense.decide(images, generator=generator).items():
+        try:
+            decisions = defense.decide(images, generator=generator)
+        except DkdBenchError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"defence {defense.meta.name!r} fails on images: {type(error).__name__}: {error}"
+            ) from error
+        for rule, labels in decisions.items():
             answers.setdefault(rule, []).append(labels.cpu())
     return {rule: torch.stack(labels) for rule, labels in answers.items()}
 

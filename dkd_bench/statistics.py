@@ -1,12 +1,18 @@
-"""How far a measured fraction may be from the true one: 95 % Wilson intervals."""
+"""How far a measured fraction may be from the true one, and how sure it is that one is larger than another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, floor, fsum
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, floor, fsum, sqrt
+from statistics import fmean, stdev
+from typing import Literal
 
 from dkd_bench.errors import ConfigError
 from dkd_bench.records import Fraction, Interval
+
+Alternative = Literal["two-sided", "less", "greater"]
 
 
 def wilson_interval(successes: int, n: int) -> tuple[Fraction, Fraction]:
@@ -49,6 +55,101 @@ def mean_interval(shares: Sequence[Fraction]) -> Interval:
     n, total = len(shares), round(fsum(shares), 9)
     low, high = wilson_interval(floor(total), n)[0], wilson_interval(ceil(total), n)[1]
     return Interval(value=total / n, ci95=(low, high))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """By how much one defence survives more than another on the same images."""
+
+    value: float
+    """In [-1, 1]."""
+    ci95: tuple[float, float]
+    p_value: float
+    """Of no difference."""
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether the interval includes 0."""
+        return self.ci95[0] <= 0 <= self.ci95[1]
+
+
+def paired_difference(
+    first: Sequence[Fraction], second: Sequence[Fraction], *, alternative: Alternative = "two-sided"
+) -> Difference:
+    """Return the mean of ``first - second``, image by image, with its 95 % interval and the p-value of none.
+
+    Of outcomes that are 0 or 1 only the discordant images tell: the p-value is McNemar's exact one, and the interval
+    Clopper and Pearson's of the share of them that speak for ``first``, so that it includes 0 just where the
+    two-sided p-value is over 0.05. Shares of draws are compared by Student's paired t.
+
+    Args:
+        first: one share survived for each image, in [0, 1].
+        second: those of the other, of the same images in the same order.
+        alternative: of the p-value: ``less`` asks whether ``first`` survives less. The interval is two-sided always.
+
+    Raises:
+        ConfigError: if there is no image to compare.
+        ValueError: if the two are not of one length.
+    """
+    _check_count(len(first))
+    # Rounded, for shares of draws such as 0.3 - 0.2 and 0.9 - 0.8 are the same difference.
+    differences = [round(one - other, 9) for one, other in zip(first, second, strict=True)]
+    if all(share in (0, 1) for share in (*first, *second)):
+        return _difference_of_outcomes(differences, alternative)
+    return _difference_of_shares(differences, alternative)
+
+
+def _difference_of_outcomes(differences: Sequence[float], alternative: Alternative) -> Difference:
+    wins, losses = sum(each > 0 for each in differences), sum(each < 0 for each in differences)
+    if not wins + losses:
+        return Difference(value=0.0, ci95=(0.0, 0.0), p_value=1.0)
+    return _exact_difference(wins, losses, len(differences), alternative)
+
+
+@cache
+def _exact_difference(wins: int, losses: int, n: int, alternative: Alternative) -> Difference:
+    """Return McNemar's exact test of so many discordant images of ``n``; kept, for boards ask it often."""
+    from scipy.stats import binomtest
+
+    test = binomtest(wins, wins + losses, alternative=alternative)
+    low, high = binomtest(wins, wins + losses).proportion_ci(confidence_level=0.95, method="exact")
+    discordant = (wins + losses) / n
+    return Difference(
+        value=(wins - losses) / n,
+        ci95=((2 * float(low) - 1) * discordant, (2 * float(high) - 1) * discordant),
+        p_value=float(test.pvalue),
+    )
+
+
+def _difference_of_shares(differences: Sequence[float], alternative: Alternative) -> Difference:
+    from scipy.stats import ttest_1samp
+
+    mean = fsum(differences) / len(differences)
+    if len(set(differences)) == 1:  # no spread, and so no t: as sure as outcomes that all agree
+        found = _difference_of_outcomes([float((each > 0) - (each < 0)) for each in differences], alternative)
+        low, high = (abs(mean) * bound for bound in found.ci95)
+        return Difference(value=mean, ci95=(low, high), p_value=found.p_value)
+    test = ttest_1samp(differences, 0.0, alternative=alternative)
+    low, high = ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    return Difference(value=mean, ci95=(max(-1.0, float(low)), min(1.0, float(high))), p_value=float(test.pvalue))
+
+
+def prediction_p_value(values: Sequence[float], new: float, *, alternative: Literal["less", "greater"]) -> float:
+    """Return how likely one more value like ``values`` is to be as far below, or above, them as ``new`` is.
+
+    Student's t with the prediction error of one more value, ``s * sqrt(1 + 1/k)``: what is asked of a defence that was
+    trained k times, when it is trained once more.
+
+    Raises:
+        ValueError: if there are fewer than two values, which have no spread.
+    """
+    from scipy.stats import t
+
+    error = stdev(values) * sqrt(1 + 1 / len(values))
+    below = fmean(values) - new if alternative == "less" else new - fmean(values)
+    if error == 0:
+        return 0.0 if below > 0 else 1.0
+    return float(t.sf(below / error, len(values) - 1))
 
 
 def _check_count(n: int) -> None:

@@ -35,6 +35,10 @@ class AttackMeta:
     """The attack takes the expectation over a randomised target's draws by itself."""
     access: Access = "gradients"
     """What the attack needs of its target; plan leaves it out for targets that do not offer it."""
+    single_step: bool = False
+    """One step and no search: what searches the same budget must do at least as well on every image."""
+    effort: str | None = None
+    """The setting, a whole number, of which twice as much must change nothing once the attack has converged."""
 
 
 class Attack(ABC):

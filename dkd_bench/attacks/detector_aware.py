@@ -60,7 +60,7 @@ class DetectorPGD(Attack):
     misclassified and rejected by the least, else the most nearly misclassified.
     """
 
-    meta = AttackMeta(name="detector-pgd", title="Detector-aware PGD", kind="fixed", access="detectors")
+    meta = AttackMeta(name="detector-pgd", title="Detector-aware PGD", kind="fixed", access="detectors", effort="steps")
     Config: ClassVar[type[Any]] = DetectorPGDConfig
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:

@@ -44,7 +44,7 @@ class FGSMConfig:
 class FGSM(Attack):
     """One gradient step to the edge of the budget (Goodfellow et al. 2015), signed unless in L2."""
 
-    meta = AttackMeta(name="fgsm", title="FGSM", kind="fixed", libraries=("foolbox", "eagerpy"))
+    meta = AttackMeta(name="fgsm", title="FGSM", kind="fixed", libraries=("foolbox", "eagerpy"), single_step=True)
     Config: ClassVar[type[Any]] = FGSMConfig
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
@@ -87,7 +87,7 @@ class PGD(Attack):
     point that came nearest to it, since a judge other than the target may well fall for that.
     """
 
-    meta = AttackMeta(name="pgd", title="PGD", kind="fixed", libraries=("foolbox", "eagerpy"))
+    meta = AttackMeta(name="pgd", title="PGD", kind="fixed", libraries=("foolbox", "eagerpy"), effort="steps")
     Config: ClassVar[type[Any]] = PGDConfig
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:

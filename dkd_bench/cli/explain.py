@@ -16,8 +16,11 @@ def explain(
         str, typer.Argument(metavar="FLAG", help="A flag as it stands beside a row; without one, all.")
     ] = "",
 ) -> None:
-    """Say what a flag means. A row with a flag is shown, and not ranked."""
+    """Say what a flag means. A row with a flag is shown, and not ranked.
+
+    suspicious: the number may flatter the defence. invalid: there is no number that counts.
+    """
     if flag and flag not in FLAGS:
         raise UnknownNameError("flag", flag, FLAGS, known_as="Flags")
     for each in [FLAGS[flag]] if flag else FLAGS.values():
-        show(f"{each.name}\n  {each.meaning}\n  What to do: {each.remedy}")
+        show(f"{each.name} ({each.severity})\n  {each.meaning}\n  What to do: {each.remedy}")

@@ -3,21 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dkd_bench.cli.console import show
-from dkd_bench.cli.options import OutputFormat
+from dkd_bench.errors import ConfigError
+
+BoardFormat = Literal["markdown", "json", "robustbench"]
 
 
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN ...", help="Folders of runs, or their results.json.")],
-    output_format: OutputFormat = "markdown",
+    field: Annotated[
+        list[str],
+        typer.Option(
+            "--field",
+            metavar="NAME=VALUE",
+            default_factory=list,
+            show_default=False,
+            help="For --format robustbench: what a run does not know, such as venue='ICML 2020'. Repeats.",
+        ),
+    ],
+    published: Annotated[
+        list[Path],
+        typer.Option(
+            "--robustbench",
+            metavar="PATH",
+            default_factory=list,
+            show_default=False,
+            help="A JSON file of RobustBench, or a folder of them, to show below the board. Repeats.",
+        ),
+    ],
+    row: Annotated[
+        str | None,
+        typer.Option("--row", metavar="DEFENCE/RULE", help="For --format robustbench: which row, of several."),
+    ] = None,
+    output_format: Annotated[
+        BoardFormat,
+        typer.Option("--format", help="How the result is printed; robustbench is one row as RobustBench's JSON."),
+    ] = "markdown",
 ) -> None:
     """Print the leaderboard of one or several runs; rows of unlike attacks, images or budgets rank apart."""
-    from dkd_bench.leaderboard import rank_runs, render
-    from dkd_bench.rundir import load_run
+    from dkd_bench.leaderboard import rank_runs, read_published, render, render_robustbench
+    from dkd_bench.rundir import load_for_ranking
 
-    board = rank_runs([(str(path), load_run(path)) for path in runs])
-    show(render(board, output_format))
+    if output_format == "robustbench":
+        if len(runs) > 1 or published:
+            got = f"{len(runs)} runs" if len(runs) > 1 else "--robustbench, which adds rows to a board"
+            raise ConfigError(f"--format robustbench prints one row of one run, got {got}; name one run")
+        show(render_robustbench(load_for_ranking(runs[0]), row=row, fields=field))
+        return
+    if row is not None or field:
+        raise ConfigError(f"--row and --field belong to --format robustbench, got --format {output_format}")
+    rows = dict.fromkeys(each for path in published for each in read_published(path))
+    board = rank_runs([(str(path), load_for_ranking(path)) for path in runs])
+    show(render(board.model_copy(update={"published": tuple(rows)}), output_format))

@@ -63,6 +63,10 @@ NExamples = Annotated[
 ]
 RecipeName = Annotated[Literal["fast", "paper"], typer.Option("--recipe", help="How networks are trained.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Of training, images and attacks.")]
+TrainingSeed = Annotated[
+    int | None,
+    typer.Option("--training-seed", metavar="S", help="Of the training alone; the images and attacks stay --seed's."),
+]
 Settings = Annotated[
     list[str],
     typer.Option(

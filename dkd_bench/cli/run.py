@@ -22,6 +22,7 @@ from dkd_bench.cli.options import (
     Seed,
     Settings,
     ThreatModels,
+    TrainingSeed,
     Weights,
     ZooRoot,
     batch_size,
@@ -41,6 +42,7 @@ def run(
     norm: Annotated[Norm, typer.Option(help="The norm of the budgets.")] = "linf",
     n_examples: NExamples = None,
     seed: Seed = 0,
+    training_seed: TrainingSeed = None,
     recipe: RecipeName = "fast",
     batch_size_: Annotated[
         str, typer.Option("--batch-size", metavar="N|auto", help="Images in one model evaluation; changes no result.")
@@ -72,6 +74,7 @@ def run(
         norm=norm,
         n_examples=n_examples,
         seed=seed,
+        training_seed=training_seed,
         recipe=recipe,
         settings=with_files(setting, weights=weights, zoo_root=zoo_root),
         batch_size=batch_size(batch_size_),

@@ -1,10 +1,21 @@
 """From run records to a leaderboard: ranking, and its renderings as text; pure functions."""
 
-from dkd_bench.leaderboard._board import AttackScore, Board, Group, Row, RunSummary, ThreatModelScore
+from dkd_bench.leaderboard._board import (
+    AttackScore,
+    Board,
+    Group,
+    PairedDifference,
+    Row,
+    RunSummary,
+    SeedSpread,
+    ThreatModelScore,
+)
 from dkd_bench.leaderboard._json import render_json
 from dkd_bench.leaderboard._markdown import render_markdown
+from dkd_bench.leaderboard._published import PublishedRow, read_published
 from dkd_bench.leaderboard._ranking import rank_runs
 from dkd_bench.leaderboard._render import FORMATS, Format, render
+from dkd_bench.leaderboard._robustbench import render_robustbench
 from dkd_bench.leaderboard._separation import render_separations
 from dkd_bench.leaderboard._table import margins, one_line, percent, percent_interval, table
 
@@ -14,17 +25,22 @@ __all__ = [
     "Board",
     "Format",
     "Group",
+    "PairedDifference",
+    "PublishedRow",
     "Row",
     "RunSummary",
+    "SeedSpread",
     "ThreatModelScore",
     "margins",
     "one_line",
     "percent",
     "percent_interval",
     "rank_runs",
+    "read_published",
     "render",
     "render_json",
     "render_markdown",
+    "render_robustbench",
     "render_separations",
     "table",
 ]

@@ -7,7 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from dkd_bench.budget import Norm
-from dkd_bench.records import DetectorRecord, Fraction, Interval, NormQuantiles, SeparationRecord
+from dkd_bench.flags import RowStatus
+from dkd_bench.leaderboard._published import PublishedRow
+from dkd_bench.records import DetectorRecord, FlagRecord, Fraction, Interval, NormQuantiles, SeparationRecord
 
 Status = Literal["ok", "error", "not_run"]
 
@@ -35,7 +37,7 @@ class AttackScore(_Part):
     detectors: tuple[DetectorRecord, ...]
     """Of a defence that abstains, for each candidate and detector."""
     fooling_norms: NormQuantiles | None
-    flags: tuple[str, ...]
+    flags: tuple[FlagRecord, ...]
     forward_passes: int
     """Images that the crafts evaluated; crafts that serve several cells are counted in each."""
 
@@ -54,11 +56,37 @@ class ThreatModelScore(_Part):
     attacks: tuple[AttackScore, ...]
 
 
+class PairedDifference(_Part):
+    """How much more, or less, a row survives than another, on the same images."""
+
+    value: float
+    """In [-1, 1]."""
+    ci95: tuple[float, float]
+    p_value: Fraction
+    """Of McNemar's exact test; of Student's paired t for randomised defences."""
+
+
+class SeedSpread(_Part):
+    """One defence under one decision rule, trained several times: what stays and what was luck."""
+
+    defense: str
+    decision: str
+    training_seeds: tuple[int, ...]
+    mean: Fraction
+    """Of the worst over all threat models."""
+    standard_deviation: float
+    """Between the seeds, of the sample."""
+    lowest: Fraction
+    highest: Fraction
+
+
 class Row(_Part):
     """One defence of one run, under one decision rule, in one group."""
 
     rank: int | None
-    """From 1; equal values share a rank; ``None`` where the row cannot be compared."""
+    """One more than the number of rows that are surely better; ``None`` where the row cannot be compared."""
+    behind: PairedDifference | None
+    """To the first row; ``None`` for that row itself, and for those without rank."""
     run: str
     defense: str
     title: str
@@ -78,8 +106,10 @@ class Row(_Part):
     """Images for which the worst that happened, over all threat models, is a failed majority."""
     abstained: int | None
     """Images for which the worst that happened, over all threat models, is a reject."""
-    flags: tuple[str, ...]
-    """Why the row is not to be believed, names of ``dkd_bench.flags``; a row with any is not ranked."""
+    trust: RowStatus
+    """What becomes of the row with its flags; only accepted rows rank."""
+    flags: tuple[FlagRecord, ...]
+    """Why the row is not to be believed."""
     clean_rejected: Interval | None
     """Clean images rejected; ``None`` for a defence that never abstains."""
     clean_accepted: Fraction | None
@@ -103,6 +133,8 @@ class Group(_Part):
     threat_models: tuple[str, ...]
     attacks: tuple[str, ...]
     rows: tuple[Row, ...]
+    seed_spreads: tuple[SeedSpread, ...]
+    """Of what was trained under several seeds, by ``--training-seed``."""
 
 
 class RunSummary(_Part):
@@ -117,6 +149,8 @@ class RunSummary(_Part):
     suite_fingerprint: str
     plan_digest: str
     seed: int
+    training_seed: int | None = None
+    """Where it is not ``seed``."""
     recipe: str
     device: str
     versions: dict[str, str]
@@ -129,3 +163,5 @@ class Board(_Part):
     schema_version: Literal[1] = 1
     runs: tuple[RunSummary, ...]
     groups: tuple[Group, ...]
+    published: tuple[PublishedRow, ...] = ()
+    """Rows of others, measured elsewhere; never ranked among these."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dkd_bench.leaderboard._board import AttackScore, Board, Group, Row, RunSummary, Status, ThreatModelScore
+from dkd_bench.leaderboard._published import render_published
 from dkd_bench.leaderboard._rejects import render_rejects
 from dkd_bench.leaderboard._table import NOTHING, margins, one_line, percent, percent_interval, table
 from dkd_bench.records import SeparationRecord
@@ -40,15 +41,17 @@ def render_markdown(board: Board) -> str:
     for group in board.groups:
         parts.extend(_group(group, labelled=several_runs, grounded=several_grounds))
     parts.extend(("## Legend", "\n".join(f"- {line}" for line in _legend(board))))
+    parts.append(render_published(board.published))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _run_line(run: RunSummary, *, labelled: bool) -> str:
     label = f"**{one_line(run.label)}**: " if labelled else ""
+    trained = "" if run.training_seed is None else f", training seed {run.training_seed}"
     return (
         f"- {label}{one_line(run.dataset)}, {run.n} images (data {run.dataset_digest[:_DIGITS_SHOWN]}, "
         f"indices {run.indices_digest[:_DIGITS_SHOWN]}), suite {run.suite_fingerprint[:_DIGITS_SHOWN]}, "
-        f"seed {run.seed}, recipe {one_line(run.recipe)}, on {one_line(run.device)}: "
+        f"seed {run.seed}{trained}, recipe {one_line(run.recipe)}, on {one_line(run.device)}: "
         + ("complete" if run.complete else "**INCOMPLETE**")
     )
 
@@ -76,6 +79,8 @@ def _group(group: Group, *, labelled: bool, grounded: bool) -> list[str]:
     ranking = _ranking_table(group, labelled=labelled)
     details = _details_table(group, labelled=labelled)
     parts = [f"## {heading}", ground, ranking, listed, f"### {heading}, by attack", details]
+    if group.seed_spreads:
+        parts.extend((f"### {heading}, over training seeds", _seeds_table(group)))
     rejects = render_rejects(group, labelled=labelled)
     return [*parts, f"### {heading}, what detectors reject", rejects] if rejects else parts
 
@@ -89,7 +94,7 @@ def _note(row: Row, *, labelled: bool) -> str:
     """Return what a reader must know before believing a row; empty if there is nothing."""
     parts = []
     if row.flags:
-        parts.append(f"flagged {', '.join(row.flags)}")
+        parts.append(f"{row.trust}, {'; '.join(f'{flag.name} ({flag.detail})' for flag in row.flags)}")
     if row.missing is not None:
         parts.append(f"incomplete, {row.missing}")
     if not parts:
@@ -101,7 +106,7 @@ def _note(row: Row, *, labelled: bool) -> str:
 
 def _ranking_table(group: Group, *, labelled: bool) -> str:
     header = ["#", "run", "defence", "rule", "clean", *group.threat_models]
-    header += ["worst of all", "failed", "abstained", "LSS", "note"]
+    header += ["worst of all", "to the first", "failed", "abstained", "LSS", "note"]
     counts_rejects = any(row.abstains or row.abstained for row in group.rows)
     measures_latents = any(row.separation is not None for row in group.rows)
     lines = []
@@ -116,6 +121,7 @@ def _ranking_table(group: Group, *, labelled: bool) -> str:
                 percent(row.clean),
                 *_by_threat_model(group, row),
                 percent_interval(row.worst),
+                _behind(row),
                 _count(row.failed_majorities),
                 _count(row.abstained) if counts_rejects else "",
                 _separation(row.separation) if measures_latents else "",
@@ -123,6 +129,31 @@ def _ranking_table(group: Group, *, labelled: bool) -> str:
             ]
         )
     return table(header, lines, left=4)
+
+
+def _behind(row: Row) -> str:
+    """Return the difference to the first row, in points."""
+    if row.behind is None:
+        return ""
+    low, high = row.behind.ci95
+    return f"{100 * row.behind.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _seeds_table(group: Group) -> str:
+    header = ["defence", "rule", "seeds", "mean", "sd", "lowest", "highest"]
+    lines = [
+        [
+            spread.defense + _RULE_MARKS.get(spread.decision, ""),
+            spread.decision,
+            str(len(spread.training_seeds)),
+            percent(spread.mean),
+            percent(spread.standard_deviation),
+            percent(spread.lowest),
+            percent(spread.highest),
+        ]
+        for spread in group.seed_spreads
+    ]
+    return table(header, lines, left=2)
 
 
 def _separation(found: SeparationRecord | None) -> str:
@@ -250,13 +281,24 @@ def _uses(board: Board, threat_model: str) -> bool:
 def _legend_of_ranking(board: Board) -> list[str]:
     lines = [
         "worst: an image counts only if it survived every attack; of all: under every threat model. "
-        "The rank goes by it.",
+        "The rank goes by it: one more than the number of rows that are surely better, so that rows which these images "
+        "cannot tell apart share one.",
+        "to the first: the difference to the first row in points, paired by image, with its 95 % interval (McNemar's "
+        "exact test; Student's paired t for randomised defences).",
         "failed: images for which the worst that happened is a vote without majority, an error.",
         "A row without rank lacks an attack that others stood, or one failed: that is not survival.",
         "passes: images that the attacks evaluated, for each image asked for; lines may share crafts.",
     ]
     if any(row.flags for group in board.groups for row in group.rows):
-        lines.append("A flagged row is not ranked either; 'dkd-bench explain' says what each flag means.")
+        lines.append(
+            "A row with a flag does not rank: suspicious, its number may flatter; invalid, it has none that counts. "
+            "'dkd-bench explain' says what each flag means."
+        )
+    if any(group.seed_spreads for group in board.groups):
+        lines.append(
+            "over training seeds: the worst of all of one defence trained several times, rows with a flag left out; "
+            "sd: between the seeds."
+        )
     if any(row.separation is not None for group in board.groups for row in group.rows):
         lines.append(
             "LSS: how far apart the members' latents of the test set lie (Eq. 5, 6), as a raw margin, which grows with "

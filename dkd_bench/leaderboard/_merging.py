@@ -26,6 +26,11 @@ class Fate:
             return mean_interval(self.survival)
         return interval(sum(outcome in SURVIVED for outcome in self.outcomes), len(self.outcomes))
 
+    @property
+    def shares(self) -> tuple[Fraction, ...]:
+        """The share of draws that each image survived: 0 or 1 for a deterministic defence."""
+        return self.survival or tuple(float(outcome in SURVIVED) for outcome in self.outcomes)
+
     def count(self, outcome: Outcome) -> int:
         """Return how many images had this outcome."""
         return self.outcomes.count(outcome)
@@ -41,11 +46,5 @@ def worst_of(fates: Sequence[Fate]) -> Fate:
     outcomes = tuple(worst_outcome(image) for image in zip(*(fate.outcomes for fate in fates), strict=True))
     if all(fate.survival is None for fate in fates):
         return Fate(outcomes=outcomes, survival=None)
-    shares = zip(*(_shares(fate) for fate in fates), strict=True)
+    shares = zip(*(fate.shares for fate in fates), strict=True)
     return Fate(outcomes=outcomes, survival=tuple(min(image) for image in shares))
-
-
-def _shares(fate: Fate) -> tuple[Fraction, ...]:
-    if fate.survival is not None:
-        return fate.survival
-    return tuple(float(outcome in SURVIVED) for outcome in fate.outcomes)

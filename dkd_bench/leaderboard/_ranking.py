@@ -1,4 +1,4 @@
-"""From run records to a board: who is comparable with whom, and in which order."""
+"""From run records to a board: who is comparable with whom."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from dkd_bench.budget import NORMS, Norm
 from dkd_bench.errors import ConfigError, EvidenceError
+from dkd_bench.flags import row_status
 from dkd_bench.leaderboard._board import (
     AttackScore,
     Board,
@@ -20,7 +21,8 @@ from dkd_bench.leaderboard._board import (
     ThreatModelScore,
 )
 from dkd_bench.leaderboard._merging import Fate, fate_of, worst_of
-from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, Interval, Outcome, RunRecord
+from dkd_bench.leaderboard._order import Standing, Training, in_order, seed_spreads
+from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, FlagRecord, Interval, Outcome, RunRecord
 from dkd_bench.request import JOINT
 from dkd_bench.statistics import interval
 
@@ -139,6 +141,7 @@ def _summary(label: str, record: RunRecord) -> RunSummary:
         suite_fingerprint=record.suite_fingerprint,
         plan_digest=manifest.plan_digest,
         seed=manifest.seed,
+        training_seed=manifest.training_seed,
         recipe=manifest.recipe,
         device=manifest.device,
         versions=manifest.versions,
@@ -148,22 +151,40 @@ def _summary(label: str, record: RunRecord) -> RunSummary:
 
 def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], records: Mapping[str, RunRecord]) -> Group:
     defenses = {row: records[row.run].manifest.defenses.get(row.defense) for row in cells}
-    rows = [
-        _row(
-            row,
-            cells[row],
-            defenses[row],
-            expected=_expected(row, cells, defenses),
-            ranks=key.eps is not None,
-        )
-        for row in cells
-    ]
+    rows = in_order(
+        [
+            _standing(
+                row,
+                cells[row],
+                defenses[row],
+                expected=_expected(row, cells, defenses),
+                ranks=key.eps is not None,
+            )
+            for row in cells
+        ]
+    )
     tries = {each for row in cells.values() for each in row}
     return Group(
         **key._asdict(),
         threat_models=_reading_order({each.threat_model for each in tries}),
         attacks=tuple(sorted({each.attack for each in tries})),
-        rows=_in_order(rows),
+        rows=rows,
+        seed_spreads=seed_spreads(
+            rows,
+            {
+                (row.run, row.defense): _training(records[row.run], defense)
+                for row, defense in defenses.items()
+                if defense is not None
+            },
+        ),
+    )
+
+
+def _training(record: RunRecord, defense: DefenseRecord) -> Training:
+    manifest = record.manifest
+    return Training(
+        seed=manifest.seed if manifest.training_seed is None else manifest.training_seed,
+        kind=json.dumps([manifest.recipe, defense.settings], sort_keys=True),
     )
 
 
@@ -182,7 +203,9 @@ def _expected(
     return of_kind | {each for key in known for each in cells[key] if each.threat_model not in covered}
 
 
-def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected: Collection[_Try], ranks: bool) -> Row:
+def _standing(
+    key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected: Collection[_Try], ranks: bool
+) -> Standing:
     names = _reading_order({each.threat_model for each in expected})
     scores = [_threat_model(name, cells, expected, ranks=ranks) for name in names]
     fates = [fate for _, fate in scores if fate is not None]
@@ -190,8 +213,10 @@ def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected
     threat_models = tuple(score for score, _ in scores)
     clean = None if defense is None else defense.clean_accuracy.get(key.decision)
     rejected = None if defense is None else defense.clean_rejected.get(key.decision)
-    return Row(
+    flags = _flags(cells, defense)
+    row = Row(
         rank=None,
+        behind=None,
         run=key.run,
         defense=key.defense,
         title=key.defense if defense is None else defense.title,
@@ -205,11 +230,8 @@ def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected
         worst=whole and whole.robust,
         failed_majorities=whole and whole.count(Outcome.FAILED_MAJORITY),
         abstained=whole and whole.count(Outcome.ABSTAINED),
-        flags=tuple(
-            sorted(
-                {flag for cell in cells.values() for flag in cell.flags}.union(() if defense is None else defense.flags)
-            )
-        ),
+        trust=row_status(flag.name for flag in flags),
+        flags=flags,
         clean_rejected=rejected,
         clean_accepted=_share_right(clean, rejected),
         surrogates=tuple(
@@ -219,6 +241,14 @@ def _row(key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected
         ),
         threat_models=threat_models,
     )
+    return Standing(row=row, fate=whole)
+
+
+def _flags(cells: _Cells, defense: DefenseRecord | None) -> tuple[FlagRecord, ...]:
+    """Return what concerns the whole defence, and each of the row's numbers; said once of what is the same."""
+    found = [] if defense is None else list(defense.flags)
+    found += [flag for what in sorted(cells) for flag in cells[what].flags]
+    return tuple(sorted(dict.fromkeys(found), key=lambda flag: flag.name))
 
 
 def _share_right(clean: Interval | None, rejected: Interval | None) -> float | None:
@@ -293,16 +323,3 @@ def _what_is_missing(threat_models: Iterable[ThreatModelScore]) -> str | None:
         for reason, cells in where.items()
     ]
     return ". ".join(sentences) or None
-
-
-def _in_order(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rank by the overall worst, best first; equal values share a rank, and what has none, or a flag, comes last."""
-    values = [row.worst.value for row in rows if row.worst is not None and not row.flags]
-    ranked = [
-        row
-        if row.worst is None or row.flags
-        else row.model_copy(update={"rank": 1 + sum(v > row.worst.value for v in values)})
-        for row in rows
-    ]
-    last = len(rows) + 1
-    return tuple(sorted(ranked, key=lambda row: (row.rank or last, row.defense, row.decision, row.run)))

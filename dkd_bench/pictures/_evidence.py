@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Budget
-from dkd_bench.cache import cache_root
-from dkd_bench.craft import Chunk
+from dkd_bench.craft import Chunk, crafts_store
 from dkd_bench.errors import EvidenceError
 from dkd_bench.plan import Trial
 from dkd_bench.prepare import Workbench
 from dkd_bench.records import CellRecord, RunRecord
 from dkd_bench.rundir import evidence_store
-from dkd_bench.store import TensorStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,7 @@ class EvidenceKept:
         self.record = record
         self.folder = folder
         self.bench = bench
-        self._stores = (evidence_store(folder), TensorStore(cache_root() / "crafts"))
+        self._stores = (evidence_store(folder), crafts_store())
         self._check_ground()
 
     def trials(self, defense: str) -> list[Trial]:

@@ -16,6 +16,7 @@ from dkd_bench.budget import NORMS, Budget, Norm, perturbation_norms
 from dkd_bench.digests import digest_json, digest_module
 from dkd_bench.networks import build_network
 from dkd_bench.randomness import isolated_randomness
+from dkd_bench.settings import setting_names
 from dkd_bench.target import Access, Target
 from dkd_bench.testing._access import of_pairs, offering
 from dkd_bench.testing._common import (
@@ -68,6 +69,12 @@ class AttackContract(ABC):
         expect(
             meta.norms and set(meta.norms) <= set(NORMS),
             f"{owner}'s meta.norms must be some of {', '.join(NORMS)}, got {meta.norms!r}",
+        )
+        settings = setting_names(self.attack.Config)
+        expect(
+            meta.effort is None or (meta.effort in settings and meta.kind == "fixed" and not meta.single_step),
+            f"{owner}'s meta.effort must be a setting of an attack that searches a budget, "
+            f"one of {', '.join(settings) or 'none'}; got {meta.effort!r}",
         )
         digest_json(self._built().identity())
 

@@ -459,6 +459,10 @@ class LooseConfig(Ascent):
             pass
 
 
+class UnknownEffort(Ascent):
+    meta = AttackMeta(name="ascent", title="Ascent", kind="fixed", effort="rounds")
+
+
 class UnknownKind(Ascent):
     meta = AttackMeta(name="ascent", title="Ascent", kind="fixed", applies_to="everyone")
 
@@ -556,6 +560,7 @@ BROKEN_ATTACKS = {
     ),
     ThawedConfig: {"config_is_a_frozen_dataclass_with_defaults": "must be frozen"},
     LooseConfig: {"unknown_parameters_are_refused": r"take no \*\*kwargs"},
+    UnknownEffort: {"meta_names_the_attack": "meta.effort must be a setting of an attack that searches"},
     UnknownKind: {"meta_names_the_attack": "must be one of any, deterministic, randomized, got 'everyone'"},
 }
 

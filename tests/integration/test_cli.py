@@ -55,8 +55,9 @@ def test_train_then_run_then_leaderboard_of_both_runs(command, tmp_path):
     status, out, _ = command("leaderboard", tmp_path / "none", tmp_path / "dkd")
     assert status == 0
     assert out.count("Linf, eps = 0.1\n\n") >= 1
-    assert "| 1 |" in out
-    assert "| 3 |" in out
+    board = [line.split("|") for line in out.split("\n### ")[0].splitlines() if line.startswith("| ")][2:]
+    assert sorted(cells[3].strip() for cells in board) == ["dkd", "dkd*", "none"]
+    assert board[0][1].strip() == "1"
 
 
 def test_list_names_what_is_installed(command):
@@ -67,7 +68,7 @@ def test_list_names_what_is_installed(command):
 def test_explain_says_what_a_flag_means(command):
     status, out, _ = command("explain", "zero gradients")
     assert status == 0
-    assert out.startswith("zero gradients\n  On a share of clean images no surrogate has any gradient")
+    assert out.startswith("zero gradients (suspicious)\n  On a share of clean images no surrogate has any gradient")
     assert command("explain")[1].count("What to do:") == len(FLAGS)
     status, _, err = command("explain", "zero gradient")
     assert status == 2

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from dkd_bench.attacks import Attack
+from dkd_bench.craft import Crafter
 from dkd_bench.workers import crafted_ahead
 
 pytestmark = pytest.mark.slow
@@ -29,10 +29,13 @@ def test_workers_make_what_the_run_would_have_made(bench, cache, two_threads, mo
         alone = bench("alone", attacks=("fgsm", "pgd"))
     shutil.rmtree(cache / "crafts")
 
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("the run crafted by itself what its workers should have")
+    make = Crafter._make
 
-    monkeypatch.setattr(Attack, "run", refuse)
+    def refuse(self, key, *rest):
+        assert key not in alone.evidence, "the run crafted by itself what its workers should have"
+        make(self, key, *rest)
+
+    monkeypatch.setattr(Crafter, "_make", refuse)
     together = bench("together", attacks=("fgsm", "pgd"))
     assert set(together.evidence) == set(alone.evidence)
     assert outcomes_of(together) == outcomes_of(alone)

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from dkd_bench.data import ImageSpec
 from dkd_bench.defense import Defense, DefenseMeta
-from dkd_bench.flags import FLAGS, OPTIMIZES, PROBABILITIES, RANDOM, ZERO_GRADIENTS
+from dkd_bench.flags import (
+    BAD_GRADIENTS,
+    FLAGS,
+    MISLEADING,
+    OPTIMIZES,
+    PROBABILITIES,
+    RANDOM,
+    ZERO_GRADIENTS,
+)
 from dkd_bench.probe import probe, without_gradient
 from dkd_bench.surrogates import BPDA
 from dkd_bench.target import Target
@@ -65,6 +73,10 @@ class Searching(nn.Module):
         return x - 0.1 * gradient
 
 
+def flags_of(defense: Plain) -> list[str]:
+    return [flag.name for flag in probe(defense.eval(), IMAGES)]
+
+
 def stepped(step: nn.Module) -> Plain:
     return Plain(nn.Sequential(step, *linear()))
 
@@ -80,7 +92,7 @@ def stepped(step: nn.Module) -> Plain:
     ],
 )
 def test_each_fault_raises_its_flag_and_no_other(defense: Plain, flag: str) -> None:
-    assert probe(defense.eval(), IMAGES) == (flag,)
+    assert flags_of(defense) == [flag]
 
 
 @pytest.mark.parametrize(
@@ -159,3 +171,45 @@ def test_a_target_without_detectors_or_generator_says_so() -> None:
         target.rejections(IMAGES)
     with pytest.raises(AttackError, match="plain whole has no generator; this attack is for surrogates"):
         _ = target.generator
+
+
+class Junked(nn.Module):
+    """Answers for a rounded image, and has the gradient of something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.junk = linear(), nn.Linear(16, 3, bias=False)
+        with torch.no_grad():
+            self.junk.weight.copy_(1e-4 * torch.randn(3, 16, generator=torch.Generator().manual_seed(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network((x * 4).round() / 4) + self.junk(x.flatten(1))
+        return logits
+
+
+def test_a_gradient_that_leads_nowhere_is_found_out() -> None:
+    (flag,) = probe(Plain(Junked()).eval(), IMAGES)
+    assert flag.name == MISLEADING
+    assert flag.share is not None
+    assert flag.share > 0.5
+
+
+def test_a_gradient_that_is_no_number_is_no_randomness() -> None:
+    class Rooted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x - x.detach()).sqrt() + x
+
+    assert flags_of(stepped(Rooted())) == [BAD_GRADIENTS]
+
+
+def test_rounding_is_no_randomness() -> None:
+    class Rounding(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * (1 + 2e-7 * (self.calls % 2))
+
+    defense = stepped(Rounding())
+    assert not torch.equal(defense.network(IMAGES), defense.network(IMAGES))
+    assert flags_of(defense) == []

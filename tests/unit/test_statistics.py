@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.statistics import interval, mean_interval, wilson_interval
+from dkd_bench.statistics import interval, mean_interval, paired_difference, prediction_p_value, wilson_interval
 
 # Newcombe (1998), Table I, method 3, gives the first four.
 KNOWN = [
@@ -82,3 +82,77 @@ def test_successes_must_fit(successes: int) -> None:
 def test_shares_must_be_fractions(share: float) -> None:
     with pytest.raises(ValueError, match=rf"shares must be in \[0, 1\], got {share}"):
         mean_interval([0.5, share])
+
+
+class TestPrediction:
+    def test_one_more_value_is_judged_by_students_t(self) -> None:
+        """Of 0.9, 0.8, 0.7 s is 0.1; 0.5 is 0.3 / (0.1 * sqrt(4 / 3)) = 2.598 below: p(t, 2) = 0.0608."""
+        assert prediction_p_value([0.9, 0.8, 0.7], 0.5, alternative="less") == pytest.approx(0.0608, abs=1e-4)
+        assert prediction_p_value([0.9, 0.8, 0.7], 0.5, alternative="greater") == pytest.approx(1 - 0.0608, abs=1e-4)
+        assert prediction_p_value([0.9, 0.8, 0.7], 0.8, alternative="less") == pytest.approx(0.5)
+
+    def test_without_spread_anything_else_is_surely_another_kind(self) -> None:
+        assert prediction_p_value([0.5, 0.5], 0.4, alternative="less") == 0
+        assert prediction_p_value([0.5, 0.5], 0.5, alternative="less") == 1
+        assert prediction_p_value([0.5, 0.5], 0.6, alternative="less") == 1
+
+    def test_one_value_has_no_spread(self) -> None:
+        with pytest.raises(ValueError, match="two data points"):
+            prediction_p_value([0.5], 0.4, alternative="less")
+
+
+class TestPairedDifference:
+    @pytest.mark.parametrize(
+        ("wins", "losses", "p_value"), [(0, 0, 1.0), (5, 0, 0.0625), (0, 6, 0.03125), (10, 3, 0.09229), (2, 2, 1.0)]
+    )
+    def test_outcomes_are_compared_by_mcnemars_exact_test(self, wins: int, losses: int, p_value: float) -> None:
+        """Two-sided binomial probabilities, by hand: twice the tail of 2^-(wins + losses)."""
+        first = [1.0] * wins + [0.0] * losses + [1.0] * 5 + [0.0] * 4
+        second = [0.0] * wins + [1.0] * losses + [1.0] * 5 + [0.0] * 4
+        found = paired_difference(first, second)
+        assert found.p_value == pytest.approx(p_value, abs=1e-5)
+        assert found.value == pytest.approx((wins - losses) / len(first))
+
+    def test_one_side_is_half_of_two(self) -> None:
+        first, second = [0.0] * 6 + [1.0] * 4, [1.0] * 10
+        assert paired_difference(first, second, alternative="less").p_value == pytest.approx(1 / 64)
+        assert paired_difference(first, second, alternative="greater").p_value == 1.0
+
+    def test_the_interval_is_that_of_the_discordant_images(self) -> None:
+        """Clopper and Pearson's for 10 of 13 is [0.4619, 0.9496]; of 20 images 13 are discordant."""
+        found = paired_difference([1.0] * 10 + [0.0] * 3 + [1.0] * 7, [0.0] * 10 + [1.0] * 3 + [1.0] * 7)
+        assert found.ci95 == pytest.approx(((2 * 0.46187 - 1) * 13 / 20, (2 * 0.94962 - 1) * 13 / 20), abs=1e-4)
+
+    @given(outcomes=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+    def test_a_tie_is_where_the_test_says_nothing(self, outcomes: list[tuple[bool, bool]]) -> None:
+        first, second = ([float(each[side]) for each in outcomes] for side in (0, 1))
+        found = paired_difference(first, second)
+        assert found.is_tie == (found.p_value > 0.05)
+        assert found.ci95[0] <= found.value <= found.ci95[1]
+        back = paired_difference(second, first)
+        assert (back.value, back.p_value) == (-found.value, pytest.approx(found.p_value))
+
+    def test_shares_are_compared_by_students_paired_t(self) -> None:
+        """Differences 0.1, 0.2, 0.3, 0.4: mean 0.25, standard error 0.06455, t(3, 97.5 %) = 3.182."""
+        found = paired_difference([0.6, 0.7, 0.8, 0.9], [0.5] * 4)
+        assert found.value == pytest.approx(0.25)
+        assert found.ci95 == pytest.approx((0.25 - 3.1824 * 0.06455, 0.25 + 3.1824 * 0.06455), abs=1e-4)
+        assert found.p_value == pytest.approx(0.0305, abs=1e-4)
+
+    def test_shares_without_spread_are_as_sure_as_outcomes(self) -> None:
+        few, many = paired_difference([0.6] * 5, [0.5] * 5), paired_difference([0.6] * 6, [0.5] * 6)
+        assert few.is_tie
+        assert not many.is_tie
+        assert many.value == pytest.approx(0.1)
+        assert many.ci95[0] <= many.value <= many.ci95[1]
+
+    def test_rounding_of_shares_is_no_spread(self) -> None:
+        found = paired_difference([0.2, 0.9, 0.3], [0.1, 0.8, 0.2])
+        assert found.p_value == pytest.approx(0.25)
+        assert found.is_tie
+
+    def test_images_must_be_the_same(self) -> None:
+        with pytest.raises(ValueError, match="zip"):
+            paired_difference([1.0, 0.0], [1.0])
+        with pytest.raises(ConfigError, match="needs at least one image"):
+            paired_difference([], [])

@@ -15,7 +15,7 @@ import pytest
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.leaderboard import FORMATS, Board, rank_runs, render, render_markdown
 from dkd_bench.leaderboard._table import one_line, percent, percent_interval, table
-from dkd_bench.records import CellRecord, Interval, RunRecord, SeparationRecord
+from dkd_bench.records import CellRecord, FlagRecord, Interval, RunRecord, SeparationRecord
 
 MakeCell = Callable[..., CellRecord]
 MakeRun = Callable[..., RunRecord]
@@ -58,7 +58,11 @@ def test_json_reads_back(board: Board) -> None:
 
 
 def test_tables_fit_a_terminal(small_run: RunRecord) -> None:
-    cells = [cell.model_copy(update={"flags": ("unsure",)}) for cell in small_run.cells if cell.defense == "dkd"]
+    cells = [
+        cell.model_copy(update={"flags": (FlagRecord(name="unsure", detail="7 of 10 images"),)})
+        for cell in small_run.cells
+        if cell.defense == "dkd"
+    ]
     text = render_markdown(rank_runs([("demo", small_run.model_copy(update={"cells": tuple(cells)}))]))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert max(map(len, lines)) <= TERMINAL
@@ -72,10 +76,18 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_header(board: Board) -> N
 
 def test_one_run_has_no_label_and_two_have(make_cell: MakeCell, make_run: MakeRun) -> None:
     first, second = make_run([make_cell("rfff")]), make_run([make_cell("rrff")], seed=1)
-    assert "first" not in render_markdown(rank_runs([("first", first)]))
-    both = render_markdown(rank_runs([("first", first), ("second", second)]))
-    assert "- **first**: digits, 4 images" in both
+    assert "before" not in render_markdown(rank_runs([("before", first)]))
+    both = render_markdown(rank_runs([("before", first), ("second", second)]))
+    assert "- **before**: digits, 4 images" in both
     assert "| 1 | second | dkd " in both
+
+
+def test_several_training_seeds_have_mean_and_spread(make_cell: MakeCell, make_run: MakeRun) -> None:
+    runs = [(f"seed-{n}", make_run([make_cell("r" * (4 + n) + "f" * (6 - n))], training_seed=n)) for n in range(3)]
+    text = render_markdown(rank_runs(runs))
+    assert "### Linf, eps = 0.1, over training seeds" in text
+    assert "| dkd     | majority |     3 | 50.0 | 10.0 |   40.0 |    60.0 |" in text
+    assert "over training seeds" not in render_markdown(rank_runs(runs[:1]))
 
 
 def test_unlike_grounds_are_told_apart(make_cell: MakeCell, make_run: MakeRun) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dkd_bench.errors import ConfigError, EvidenceError
 from dkd_bench.leaderboard import Board, Row, rank_runs, render_markdown
 from dkd_bench.leaderboard._merging import SURVIVED, Fate, worst_of
-from dkd_bench.records import CellRecord, DatasetRecord, DetectorRecord, Outcome, RunRecord
+from dkd_bench.records import CellRecord, DatasetRecord, DetectorRecord, FlagRecord, Outcome, RunRecord
 from dkd_bench.statistics import interval, wilson_interval
 
 MakeCell = Callable[..., CellRecord]
@@ -34,6 +34,10 @@ fates = st.lists(
 def ranks(board: Board) -> list[tuple[int | None, str]]:
     (group,) = board.groups
     return [(row.rank, row.defense) for row in group.rows]
+
+
+def flag(name: str) -> FlagRecord:
+    return FlagRecord(name=name, detail="seen")
 
 
 def only_row(board: Board) -> Row:
@@ -82,16 +86,19 @@ class TestMerging:
 
 class TestFlags:
     def test_a_flagged_row_does_not_rank_and_takes_no_rank_away(self, make_cell: MakeCell, make_run: MakeRun) -> None:
-        run = make_run([make_cell("rrrr", defense="masked"), make_cell("rrff"), make_cell("rfff", defense="other")])
-        masked = run.manifest.defenses["masked"].model_copy(update={"flags": ("zero gradients",)})
+        run = make_run(
+            [make_cell("r" * 9, defense="masked"), make_cell("r" * 8 + "f"), make_cell("r" + "f" * 8, defense="other")]
+        )
+        masked = run.manifest.defenses["masked"].model_copy(update={"flags": (flag("zero gradients"),)})
         defenses = run.manifest.defenses | {"masked": masked}
         run = run.model_copy(update={"manifest": run.manifest.model_copy(update={"defenses": defenses})})
         board = rank_runs([("a", run)])
         assert ranks(board) == [(1, "dkd"), (2, "other"), (None, "masked")]
-        assert board.groups[0].rows[-1].flags == ("zero gradients",)
+        assert board.groups[0].rows[-1].flags == (flag("zero gradients"),)
+        assert [row.trust for row in board.groups[0].rows] == ["accepted", "accepted", "suspicious"]
 
     def test_a_flagged_cell_flags_its_row(self, make_cell: MakeCell, make_run: MakeRun) -> None:
-        run = make_run([make_cell("rrrr", defense="masked", flags=("odd",)), make_cell("rrff")])
+        run = make_run([make_cell("rrrr", defense="masked", flags=(flag("odd"),)), make_cell("rrff")])
         assert ranks(rank_runs([("a", run)])) == [(1, "dkd"), (None, "masked")]
 
 
@@ -205,8 +212,8 @@ class TestHoles:
         self, make_cell: MakeCell, make_run: MakeRun
     ) -> None:
         cells = [
-            make_cell("rrff", attack="autoattack"),
-            make_cell("rrrr", attack="autoattack-rand", defense="noise", survival=(1.0, 1.0, 1.0, 0.0)),
+            make_cell("r" * 10 + "f" * 10, attack="autoattack"),
+            make_cell("r" * 20, attack="autoattack-rand", defense="noise", survival=(0.9,) * 20),
         ]
         assert ranks(rank_runs([("a", make_run(cells))])) == [(1, "noise"), (2, "dkd")]
 
@@ -238,10 +245,27 @@ class TestHoles:
 
 
 class TestOrder:
-    def test_ties_share_a_rank_and_stand_by_name(self, make_cell: MakeCell, make_run: MakeRun) -> None:
-        worst = {"none": "ffff", "ri": "rrff", "dkd": "rrrf", "kd": "ffrr"}
+    def test_ties_share_a_rank_and_stand_by_value_then_name(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        worst = {"none": "f" * 20, "ri": "r" * 10 + "f" * 10, "dkd": "r" * 20, "kd": "r" * 11 + "f" * 9, "a": "f" * 20}
         board = rank_runs([("a", make_run([make_cell(told, defense=name) for name, told in worst.items()]))])
-        assert ranks(board) == [(1, "dkd"), (2, "kd"), (2, "ri"), (4, "none")]
+        assert ranks(board) == [(1, "dkd"), (2, "kd"), (2, "ri"), (4, "a"), (4, "none")]
+
+    def test_what_five_images_say_is_a_tie_and_what_six_say_is_not(
+        self, make_cell: MakeCell, make_run: MakeRun
+    ) -> None:
+        """McNemar's exact test of 5 discordant images against 0 gives 0.0625, of 6 against 0 gives 0.03125."""
+        for lost, rank, p_value in ((5, 1, 0.0625), (6, 2, 0.03125)):
+            cells = [make_cell("r" * 20), make_cell("f" * lost + "r" * (20 - lost), defense="other")]
+            first, second = rank_runs([("a", make_run(cells))]).groups[0].rows
+            assert (first.rank, first.behind) == (1, None)
+            assert second.rank == rank
+            assert second.behind is not None
+            assert second.behind.value == pytest.approx(-lost / 20)
+            assert second.behind.p_value == pytest.approx(p_value)
+
+    def test_more_accuracy_on_other_images_is_no_better(self, make_cell: MakeCell, make_run: MakeRun) -> None:
+        cells = [make_cell("r" * 12 + "f" * 8), make_cell("f" * 10 + "r" * 10, defense="other")]
+        assert ranks(rank_runs([("a", make_run(cells))])) == [(1, "dkd"), (1, "other")]
 
     def test_groups_go_by_norm_and_eps_then_no_budget(self, make_cell: MakeCell, make_run: MakeRun) -> None:
         budgets = [("l2", None), ("l2", 1.0), ("linf", 0.3), ("linf", None), ("l2", 0.5), ("linf", 0.04)]
@@ -282,10 +306,23 @@ class TestOrder:
 
 class TestRuns:
     def test_one_defence_in_two_runs_is_two_rows(self, make_cell: MakeCell, make_run: MakeRun) -> None:
-        first, second = make_run([make_cell("rfff")]), make_run([make_cell("rrff")], seed=1)
+        first, second = make_run([make_cell("r" + "f" * 9)]), make_run([make_cell("r" * 9 + "f")], seed=1)
         board = rank_runs([("seed-0", first), ("seed-1", second)])
         assert [(row.rank, row.run) for row in board.groups[0].rows] == [(1, "seed-1"), (2, "seed-0")]
         assert [(run.label, run.seed) for run in board.runs] == [("seed-0", 0), ("seed-1", 1)]
+
+    def test_only_what_differs_in_nothing_but_the_seed_has_a_spread(
+        self, make_cell: MakeCell, make_run: MakeRun
+    ) -> None:
+        def trained(seed: int, robust: int, **changes: Any) -> RunRecord:
+            return make_run([make_cell("r" * robust + "f" * (10 - robust))], training_seed=seed, **changes)
+
+        runs = {"a": trained(1, 4), "b": trained(2, 6), "other": trained(3, 9, recipe="paper")}
+        (spread,) = rank_runs(list(runs.items())).groups[0].seed_spreads
+        assert (spread.training_seeds, spread.mean, spread.lowest, spread.highest) == ((1, 2), 0.5, 0.4, 0.6)
+        assert spread.standard_deviation == pytest.approx(0.1414, abs=1e-4)
+        alone = [("a", runs["a"]), ("other", runs["other"])]
+        assert rank_runs(alone).groups[0].seed_spreads == ()
 
     @pytest.mark.parametrize(
         "change",
@@ -305,8 +342,8 @@ class TestRuns:
         assert [[row.rank for row in group.rows] for group in board.groups] == [[1], [1]]
 
     def test_flags_are_gathered(self, make_cell: MakeCell, make_run: MakeRun) -> None:
-        cells = [make_cell(flags=("b", "a")), make_cell(attack="fgsm", flags=("b", "c"))]
-        assert only_row(rank_runs([("x", make_run(cells))])).flags == ("a", "b", "c")
+        cells = [make_cell(flags=(flag("b"), flag("a"))), make_cell(attack="fgsm", flags=(flag("b"), flag("c")))]
+        assert only_row(rank_runs([("x", make_run(cells))])).flags == (flag("a"), flag("b"), flag("c"))
 
     def test_mean_needs_several_candidates(self, small_run: RunRecord) -> None:
         row = rank_runs([("a", small_run)]).groups[0].rows[0]

@@ -1,0 +1,28 @@
+"""What ``dkd-bench verify`` left beside a run: that it holds, or what does not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+VERIFICATION = "verification.json"
+"""The file, in a run's folder."""
+
+
+class Verification(BaseModel):
+    """The outcome of an audit, bound to the very record that was audited."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    results_sha256: str
+    """Of the bytes of ``results.json``."""
+    findings: tuple[str, ...]
+    summary: str
+    tolerance: float
+    """How far an image may be over its budget, in the budget's own unit."""
+    checked: dict[str, int]
+    """How many cells, images and pieces of evidence were looked at, and how many outcomes could not be."""
+    versions: dict[str, str]
+    """Of the libraries that the audit ran with."""
