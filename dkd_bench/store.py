@@ -20,27 +20,45 @@ if TYPE_CHECKING:
 def write_file(path: Path, content: bytes | str) -> None:
     """Write ``content`` to ``path`` whole or not at all: a temporary file in the same folder, then a rename.
 
+    A link stays, and what it leads to is written.
+
     Raises:
-        StoreError: if the file cannot be written; what was there before is still there.
+        StoreError: if the file cannot be written, or ``path`` is a folder, a device or what this process prints to;
+            what was there before is still there.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        target = _regular(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.replace(target)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise _cannot_write(path, error) from error
         raise
+
+
+def append_file(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` after what is there, with an empty line between; the whole or nothing.
+
+    Raises:
+        StoreError: as ``write_file``, and if what is there cannot be read.
+    """
+    try:
+        target = _regular(path)
+        before = read_file(target).rstrip(b"\n") if target.exists() else b""
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    write_file(path, (before + b"\n\n" if before else b"") + text.encode())
 
 
 def link_file(source: Path, destination: Path) -> None:
@@ -90,7 +108,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_file(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error}); it is damaged, delete it and run again") from error
 
 
@@ -191,6 +209,28 @@ def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} should have digest {metadata.get('sha256')}, has {found}; it was changed, delete it and run again"
         )
     return tensors, metadata
+
+
+def _regular(path: Path) -> Path:
+    """Return the file that ``path`` leads to, which need not exist.
+
+    Raises:
+        StoreError: if something else is there than a file of its own.
+        OSError: if that cannot be found out.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink() or (path.exists() and not path.is_file()):
+        raise StoreError(f"cannot write {path}: it is there and no regular file; name a file")
+    if path.exists() and any(_is_open_as(path, descriptor) for descriptor in (1, 2)):
+        raise StoreError(f"cannot write {path}: what this command prints goes there; name another file")
+    return target
+
+
+def _is_open_as(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:  # it is closed
+        return False
 
 
 def _cannot_write(path: Path, error: OSError) -> StoreError:

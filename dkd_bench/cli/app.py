@@ -8,13 +8,16 @@ from typing import NoReturn
 
 import typer
 
+from dkd_bench.cli.check import check
 from dkd_bench.cli.console import report_error
 from dkd_bench.cli.explain import explain
 from dkd_bench.cli.leaderboard import leaderboard
 from dkd_bench.cli.list import list_plugins
 from dkd_bench.cli.lss import lss
 from dkd_bench.cli.plot import plot
+from dkd_bench.cli.probe import probe
 from dkd_bench.cli.publish import publish
+from dkd_bench.cli.reference import reference
 from dkd_bench.cli.reproduce import reproduce
 from dkd_bench.cli.run import run
 from dkd_bench.cli.sweep import sweep
@@ -40,6 +43,9 @@ app.command()(publish)
 app.command()(lss)
 app.command()(plot)
 app.command()(verify)
+app.command()(reference)
+app.command()(check)
+app.command()(probe)
 app.command()(explain)
 
 

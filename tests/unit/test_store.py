@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +17,7 @@ from dkd_bench import store
 from dkd_bench.errors import StoreError
 from dkd_bench.store import (
     TensorStore,
+    append_file,
     link_file,
     load_checked,
     load_tensors,
@@ -99,6 +102,79 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
         write_file(tmp_path / "file" / "new", "new")
 
 
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there" / "file")
+    for content in ("first", "again"):
+        write_file(link, content)
+        assert link.is_symlink()
+        assert (tmp_path / "there" / "file").read_text(encoding="utf-8") == content
+    assert names(tmp_path / "there") == ["file"]
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "null").symlink_to("/dev/null")
+    before = {name: (tmp_path / name).lstat() for name in names(tmp_path)}
+    for name in before:
+        for write in (write_file, append_file):
+            with pytest.raises(StoreError, match=rf"^cannot write .*{name}: it is there and no regular file; name a"):
+                write(tmp_path / name, "new")
+    for name, found in before.items():
+        assert os.path.samestat((tmp_path / name).lstat(), found)
+
+
+@pytest.mark.parametrize("piped", [True, False])
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stderr"])
+def test_what_is_printed_to_is_never_replaced(tmp_path: Path, name: str, piped: bool) -> None:
+    """A pipe is no regular file; a file that the output is redirected to is one, and would lose what was printed."""
+    code = (
+        "import sys; from pathlib import Path; from dkd_bench.store import write_file, StoreError\n"
+        "print('before', flush=True)\n"
+        f"try: write_file(Path({name!r}), 'new')\n"
+        "except StoreError as error: print(error, flush=True)\n"
+    )
+    with (tmp_path / "out").open("w+b") as stream:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE if piped else stream,
+            stderr=subprocess.STDOUT,
+            check=True,
+        )
+        stream.seek(0)
+        printed = (done.stdout if piped else stream.read()).decode()
+    why = "it is there and no regular file; name a file" if piped else "what this command prints goes there; name anoth"
+    assert printed.startswith(f"before\ncannot write {name}: {why}")
+
+
+def test_what_is_added_stands_after_an_empty_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    append_file(path, "one\n")
+    append_file(path, "two\n")
+    assert path.read_text(encoding="utf-8") == "one\n\ntwo\n"
+    path.write_text("\n", encoding="utf-8")
+    append_file(path, "one\n")
+    assert path.read_text(encoding="utf-8") == "one\n"
+
+
+def test_what_is_added_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append_file(tmp_path / "file", "one")
+    monkeypatch.setattr(os, "fsync", failing(FULL))
+    with pytest.raises(StoreError, match="no space left"):
+        append_file(tmp_path / "file", "two")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "one"
+
+
+def test_a_place_that_may_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", failing(DENIED))
+    for write in (write_file, append_file):
+        with pytest.raises(StoreError, match=r"^cannot write .*file: Permission denied$"):
+            write(tmp_path / "file", "new")
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"^cannot read .*nowhere: No such file or directory"):
         read_file(tmp_path / "nowhere")
@@ -107,7 +183,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 def test_json(tmp_path: Path) -> None:
     write_file(tmp_path / "good.json", '{"a": [1, null]}')
     assert read_json(tmp_path / "good.json") == {"a": [1, None]}
-    for damaged in ('{"a": [1, ', "", b"\xff\xfe\x00"):
+    for damaged in ('{"a": [1, ', "", b"\xff\xfe\x00", "[" * 100_000):
         write_file(tmp_path / "bad.json", damaged)
         with pytest.raises(StoreError, match=r"bad\.json is not JSON \(.*\); it is damaged, delete it and run again"):
             read_json(tmp_path / "bad.json")
