@@ -68,7 +68,7 @@ def probe(
         device=device,
         data_root=data_root,
     )
-    from dkd_bench.probing import probe_defense, render_probe
+    from dkd_bench.probe_report import probe_defense, render_probe
 
     with reported_progress() as progress:
         report = probe_defense(request, progress=progress)
