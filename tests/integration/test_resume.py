@@ -11,6 +11,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+HEARS_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""What a shell starts in the background is deaf to them, and so are its children."""
+
 
 @pytest.fixture
 def process(cache, tiny_npz, tmp_path):
@@ -20,7 +23,7 @@ def process(cache, tiny_npz, tmp_path):
         words = ["run", "--defense", "dkd", "--dataset", f"npz:{tiny_npz}", "--n-examples", "40", "--eps", "0.1"]
         words += ["--attack", "fgsm", "--attack", "pgd", "--attack", "cw", "--device", "cpu", "--out", str(out)]
         return subprocess.Popen(
-            [sys.executable, "-c", "from dkd_bench.cli.app import main; main()", *words],
+            [sys.executable, "-c", f"{HEARS_INTERRUPTS}; from dkd_bench.cli.app import main; main()", *words],
             env={**os.environ, "DKD_BENCH_CACHE": str(cache)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
