@@ -15,7 +15,7 @@ from dkd_bench.craft import Chunk, Crafter, Evidence, crafts_store
 from dkd_bench.defense import ABSTAIN
 from dkd_bench.diagnosis import diagnosed
 from dkd_bench.errors import AttackError, ConfigError, EvidenceError, PluginError
-from dkd_bench.flags import INTERRUPTED, NOT_ADAPTIVE, RANDOM, UNVERIFIED
+from dkd_bench.flags import INTERRUPTED, NOT_ADAPTIVE, RANDOM, UNVERIFIED, row_status
 from dkd_bench.latents import separations
 from dkd_bench.manifest import make_manifest, suite_record
 from dkd_bench.plan import Craft, Trial, budgets_of
@@ -74,8 +74,10 @@ def run_whole(request: RunRequest, *, progress: Progress) -> RunRecord:
     """
     record, folder = run(request, progress=progress)
     if not record.complete:
-        reason = next((cell.reason for cell in record.cells if cell.status == "error"), "it is incomplete")
-        raise AttackError(f"the run in {folder} failed: {reason}")
+        failed = [cell.reason for cell in record.cells if cell.status == "error"]
+        flags = [flag for each in record.manifest.defenses.values() for flag in each.flags]
+        doubted = [flag.detail for flag in flags if row_status([flag.name]) == "invalid"]
+        raise AttackError(f"the run in {folder} failed: {[*failed, *doubted, 'it is incomplete'][0]}")
     return record
 
 

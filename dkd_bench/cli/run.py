@@ -92,6 +92,6 @@ def run(
     show(render(rank_runs([(folder.name, record)]), output_format))
     note(f"The run is in {folder}; 'dkd-bench verify {folder}' re-scores its evidence.")
     if not record.complete:
-        report_error("the run is incomplete: the cells marked error have no number, and their rows do not rank")
+        report_error("the run is incomplete: rows marked error or invalid say why, and do not rank")
         return ExitCode.INCOMPLETE
     return ExitCode.DONE
