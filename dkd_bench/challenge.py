@@ -31,7 +31,8 @@ from dkd_bench.statistics import wilson_interval
 
 FEWEST_IMAGES, MOST_IMAGES = 8, 128
 IMAGES_PER_CHALLENGED = 8
-"""Every eighth image of a run is challenged, but not fewer and not more than the two numbers above."""
+"""Every eighth image of a run is challenged, but not fewer and not more than the two numbers above; in the whole box,
+where none may stand, the fewest do."""
 NOISE_DRAWS = 10
 WHOLE_BOX = Budget(norm="linf", eps=1.0)
 """Every pixel may take any value."""
@@ -106,7 +107,7 @@ class Challenger:
         """Attack images within the whole box, those first that stood the budget: none of them can stand that."""
         survival = survival_of(cell)
         right = [row for row, outcome in enumerate(cell.outcomes) if outcome is not Outcome.CLEAN_ERROR]
-        rows = sorted(right, key=lambda row: survival[row], reverse=True)[: self._images]
+        rows = sorted(right, key=lambda row: survival[row], reverse=True)[:FEWEST_IMAGES]
         if not rows or WHOLE_BOX.norm not in self._meta(cell).norms:
             return []
         crafted = self._crafted(name, cell, self._bench.attacks[cell.attack], WHOLE_BOX, rows)
