@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from dkd_bench.diagnosis import survival_of
 from dkd_bench.regression import Rule, Sample, decide
 from dkd_bench.rundir import load_run
 
@@ -34,7 +33,7 @@ Outcomes = dict[tuple[str, ...], tuple[float, ...]]
 def outcomes(folder: Path) -> Outcomes:
     """Return what became of each image in each cell with a number."""
     cells = [cell for cell in load_run(folder).cells if cell.status == "ok"]
-    return {(each.defense, each.decision, each.threat_model, each.attack): survival_of(each) for each in cells}
+    return {(each.defense, each.decision, each.threat_model, each.attack): each.shares for each in cells}
 
 
 def dropped(run: Outcomes, drop: float, generator: random.Random) -> Outcomes:

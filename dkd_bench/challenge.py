@@ -18,7 +18,7 @@ from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.budget import Budget, project
 from dkd_bench.craft import Chunk, Crafter
 from dkd_bench.defense import ABSTAIN, Defense
-from dkd_bench.diagnosis import lost_to_the_weaker, sees_everything, survival_of
+from dkd_bench.diagnosis import lost_to_the_weaker, sees_everything, worst_shares
 from dkd_bench.digests import digest_json
 from dkd_bench.errors import DkdBenchError
 from dkd_bench.flags import ATTACK_ERROR, MORE_STEPS, NOISE, UNBOUNDED
@@ -105,7 +105,7 @@ class Challenger:
 
     def _whole_box(self, name: str, cell: CellRecord) -> list[Raised]:
         """Attack images within the whole box, those first that stood the budget: none of them can stand that."""
-        survival = survival_of(cell)
+        survival = cell.shares
         right = [row for row, outcome in enumerate(cell.outcomes) if outcome is not Outcome.CLEAN_ERROR]
         rows = sorted(right, key=lambda row: survival[row], reverse=True)[:FEWEST_IMAGES]
         if not rows or WHOLE_BOX.norm not in self._meta(cell).norms:
@@ -130,7 +130,7 @@ class Challenger:
         assert effort is not None, "only attacks with an effort are doubled"
         doubled = type(attack)(replace(attack.config, **{effort: 2 * getattr(attack.config, effort)}))
         crafted = self._crafted(name, cell, doubled, Budget(norm=cell.norm, eps=cell.eps), rows)
-        lost = lost_to_the_weaker(_worst(cells, rows), self._survival(name, crafted, rows)[cell.decision].tolist())
+        lost = _lost(cells, rows, self._survival(name, crafted, rows)[cell.decision])
         detail = f"{lost} of {len(rows)} images that stood everything fall to {cell.attack} with twice the {effort}"
         return told_if_sure(MORE_STEPS, detail, lost=lost, looked_at=len(rows), cells=cells, cell=cell)
 
@@ -149,7 +149,7 @@ class Challenger:
         stands = torch.stack(drawn)
         # The least of many random answers is low by chance: of a randomised defence the mean is what noise does to it.
         least = stands.mean(dim=0) if cell.survival is not None else stands.amin(dim=0)
-        lost = lost_to_the_weaker(_worst(cells, rows), least.tolist())
+        lost = _lost(cells, rows, least)
         detail = f"{lost} of {len(rows)} images that stood everything fall to {NOISE_DRAWS} random points of the budget"
         return told_if_sure(NOISE, detail, lost=lost, looked_at=len(rows), cells=cells, cell=cell)
 
@@ -222,13 +222,13 @@ def told_if_sure(
 
 def _standing(cells: Sequence[CellRecord]) -> list[int]:
     """Return the images that stood all of ``cells``."""
-    return [row for row, stands in enumerate(_worst(cells)) if stands > 0.5]
+    return [row for row, stands in enumerate(worst_shares(cells)) if stands > 0.5]
 
 
-def _worst(cells: Sequence[CellRecord], rows: Sequence[int] | None = None) -> list[float]:
-    """Return the least share of draws survived over ``cells``, of each image or of those in ``rows``."""
-    worst = [min(column) for column in zip(*map(survival_of, cells), strict=True)]
-    return worst if rows is None else [worst[row] for row in rows]
+def _lost(cells: Sequence[CellRecord], rows: Sequence[int], survived: Tensor) -> int:
+    """Return how many of the images in ``rows``, which stood all of ``cells``, survive no longer."""
+    before = worst_shares(cells)
+    return lost_to_the_weaker([before[row] for row in rows], survived.tolist())
 
 
 def _by_rule_and_budget(cells: Sequence[CellRecord]) -> list[list[CellRecord]]:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from dkd_bench.attacks import AttackMeta
 from dkd_bench.flags import ATTACK_ERROR, BLACK_BOX, NOT_FALLING, SINGLE_STEP, TRANSFER, UNBOUNDED
-from dkd_bench.records import SURVIVED, CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome
+from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome
 from dkd_bench.request import JOINT
 
 TOLERATED_SHARE = 0.02
@@ -75,13 +75,13 @@ def tells(count: int, n: int) -> bool:
     return count > max(TOLERATED_IMAGES, TOLERATED_SHARE * n)
 
 
-def survival_of(cell: CellRecord) -> tuple[float, ...]:
-    """Return for each image the share of draws it survived; 0 or 1 for a deterministic defence."""
-    return cell.survival or tuple(float(outcome in SURVIVED) for outcome in cell.outcomes)
+def worst_shares(cells: Iterable[CellRecord]) -> list[float]:
+    """Return the least share of draws that each image survived over ``cells``, of which there is at least one."""
+    return [min(column) for column in zip(*(cell.shares for cell in cells), strict=True)]
 
 
 def _answered_right(cell: CellRecord) -> tuple[float, ...]:
-    """Return ``survival_of`` without what was rejected: a larger step is more easily seen, and that is no masking."""
+    """Return ``cell.shares`` without what was rejected: a larger step is more easily seen, and that is no masking."""
     return cell.survival or tuple(float(outcome is Outcome.ROBUST) for outcome in cell.outcomes)
 
 
@@ -113,7 +113,7 @@ def _single_step(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta])
         one, many = attacks[weak.attack], attacks[strong.attack]
         if not one.single_step or many.single_step or one.access != many.access:
             continue
-        count = lost_to_the_weaker(survival_of(strong), survival_of(weak))
+        count = lost_to_the_weaker(strong.shares, weak.shares)
         if tells(count, strong.n):
             detail = f"{weak.attack} fools {count} of {strong.n} images that {strong.attack} does not"
             yield strong, FlagRecord(name=SINGLE_STEP, detail=detail, share=count / strong.n)
@@ -183,10 +183,10 @@ def _black_box(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta]) -
     other = [cell for cell in cells if not sees_everything(cell, attacks[cell.attack])]
     if not white or not other:
         return
-    worst = [min(column) for column in zip(*map(survival_of, white), strict=True)]
-    count = lost_to_the_weaker(worst, [min(column) for column in zip(*map(survival_of, other), strict=True)])
+    worst = worst_shares(white)
+    count = lost_to_the_weaker(worst, worst_shares(other))
     if tells(count, white[0].n):
-        by = max(other, key=lambda cell: lost_to_the_weaker(worst, survival_of(cell)))
+        by = max(other, key=lambda cell: lost_to_the_weaker(worst, cell.shares))
         detail = (
             f"{count} of {by.n} images fall only to examples made with less sight, "
             f"most of them to {by.attack} ({by.threat_model})"

@@ -24,7 +24,7 @@ from dkd_bench.progress import Progress, SilentProgress, Task
 from dkd_bench.records import CellRecord, EvidenceRecord, FlagRecord, RunRecord, SeparationRecord
 from dkd_bench.request import RunRequest
 from dkd_bench.retention import keep_evidence
-from dkd_bench.rundir import RESULTS, evidence_store, forget_pictures, load_for_ranking, save_run
+from dkd_bench.rundir import RESULTS, evidence_store, forget_pictures, found_fault, load_for_ranking, save_run
 from dkd_bench.score import TrialScorer, decided
 from dkd_bench.statistics import mean_interval
 from dkd_bench.suites import suite_fingerprint
@@ -102,7 +102,7 @@ def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
     if record.manifest.plan_digest != bench.plan_digest:
         log.info("%s was made by other code or from other data; making it again", folder)
         return None
-    if any(flag.name == UNVERIFIED for each in record.manifest.defenses.values() for flag in each.flags):
+    if found_fault(record) is not None:
         log.warning("%s was found not to be as recorded; making it again", folder)
         return None
     kept = evidence_store(folder)
@@ -151,10 +151,10 @@ class Runner:
             else:
                 reason = "interrupted before it was run; the same command goes on from here"
                 cells += empty_cells(trial, examined=self._examined(trial.defense), status="not_run", reason=reason)
-        for name, reason in self.bench.trained.failures.items():
+        for name, flag in self.bench.trained.failure_flags.items():
             for trial in self._trials_of_failed(name):
-                flags = [self.bench.trained.failure_flags[name]]
-                cells += empty_cells(trial, examined=self._examined(name), status="error", reason=reason, flags=flags)
+                examined = self._examined(name)
+                cells += empty_cells(trial, examined=examined, status="error", reason=flag.detail, flags=[flag])
         cells = self._flagged(cells)
         whole = len(self._cells) == len(self.bench.plan.trials) and not self._unchallenged()
         failed = any(cell.status == "error" for cell in cells) or any(each.failed for each in self._challenged.values())

@@ -50,11 +50,14 @@ class Trained:
     dataset_digest: str
     device: torch.device
     defenses: Mapping[str, TrainedDefense]
-    failures: Mapping[str, str]
-    """Defence name to the sentence that says why there is none."""
     failure_flags: Mapping[str, FlagRecord]
-    """The flag that each of them raises."""
+    """Defence name to the flag that it raises, whose detail says why there is none."""
     trainer: Trainer
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Defence name to the sentence that says why there is none."""
+        return {name: flag.detail for name, flag in self.failure_flags.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +198,6 @@ def train(
             _check_surrogate_names(name, trained.defense)
             defenses[name] = trained
         except PluginError as error:
-            failures[name] = str(error)
             flag = RANDOM if isinstance(error, UndeclaredRandomnessError) else NOT_ADMITTED
             flags[name] = FlagRecord(name=flag, detail=str(error))
     return Trained(
@@ -203,7 +205,6 @@ def train(
         dataset_digest=trainer.dataset_digest,
         device=device,
         defenses=defenses,
-        failures=failures,
         failure_flags=flags,
         trainer=trainer,
     )

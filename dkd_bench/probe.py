@@ -41,8 +41,9 @@ def probe(defense: Defense, images: Tensor) -> tuple[FlagRecord, ...]:
     with isolated_randomness(SEED):
         if not defense.meta.optimizes and _optimizes(defense, surrogates, images):
             found.append(FlagRecord(name=OPTIMIZES, detail="a backward pass ran while it answered"))
-        varying = [name for name, module in surrogates.items() if _answers_differ(module, images)]
-        if not defense.meta.randomized and varying:
+        random = () if defense.meta.randomized else surrogates.items()
+        varying = [name for name, module in random if _answers_differ(module, images)]
+        if varying:
             found.append(
                 FlagRecord(name=RANDOM, detail=f"surrogate {varying[0]!r} answers differently when asked again")
             )
@@ -58,13 +59,14 @@ def probe(defense: Defense, images: Tensor) -> tuple[FlagRecord, ...]:
 
 
 def _gradient_flags(surrogates: Mapping[str, nn.Module], images: Tensor, *, randomized: bool) -> list[FlagRecord]:
-    gradients = _gradients(surrogates, images)
+    gradients = gradients_of(surrogates, images)
     found = []
-    astray = min(_led_nowhere(module, images, gradients[name]) for name, module in surrogates.items())
-    if astray > MOST_LED_NOWHERE and not randomized:
+    led = () if randomized else surrogates.items()
+    astray = min((_led_nowhere(module, images, gradients[name]) for name, module in led), default=0.0)
+    if astray > MOST_LED_NOWHERE:
         detail = f"no better than {RANDOM_STEPS} random steps on {100 * astray:.0f} % of the images that have one"
         found.append(FlagRecord(name=MISLEADING, detail=detail, share=astray))
-    blind = float(torch.stack([_is_zero(each) for each in gradients.values()]).all(dim=0).double().mean())
+    blind = without_gradient(gradients)
     if blind > MOST_WITHOUT_GRADIENT:
         detail = f"no surrogate has a gradient on {round(blind * len(images))} of {len(images)} clean images"
         found.append(FlagRecord(name=ZERO_GRADIENTS, detail=detail, share=blind))
@@ -79,23 +81,17 @@ def _gradient_flags(surrogates: Mapping[str, nn.Module], images: Tensor, *, rand
     return found
 
 
-@torch.no_grad()
 def answers_vary(module: nn.Module, images: Tensor) -> bool:
     """Return whether a network answers differently when asked again under another seed."""
-    answers = []
-    for seed in range(2):
-        with isolated_randomness(seed):
-            answers.append(module(images))
-    return not torch.equal(*answers)
+    return not torch.equal(*_asked_twice(module, images))
 
 
-def without_gradient(surrogates: Mapping[str, nn.Module], images: Tensor) -> float:
-    """Return the share of images on which no surrogate has any gradient of the cross-entropy with its own answer."""
-    blind = [_is_zero(each) for each in _gradients(surrogates, images).values()]
-    return float(torch.stack(blind).all(dim=0).double().mean())
+def without_gradient(gradients: Mapping[str, Tensor]) -> float:
+    """Return the share of images on which no surrogate has any gradient, given ``gradients_of`` them."""
+    return float(torch.stack([_is_zero(each) for each in gradients.values()]).all(dim=0).double().mean())
 
 
-def _gradients(surrogates: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+def gradients_of(surrogates: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
     """Return the gradient of each surrogate's cross-entropy with its own answer, zero where it has none."""
     gradients = {}
     for name, module in surrogates.items():
@@ -128,14 +124,19 @@ def _led_nowhere(module: nn.Module, images: Tensor, gradient: Tensor) -> float:
     return float((along <= torch.stack(at_random).amax(dim=0)).double().mean())
 
 
-@torch.no_grad()
 def _answers_differ(module: nn.Module, images: Tensor) -> bool:
     """Return whether a network's answers differ by more than rounding when it is asked again under another seed."""
+    first, second = (nn.functional.normalize(each.double(), dim=1) for each in _asked_twice(module, images))
+    return bool((first - second).norm(dim=1).max() > VARIATION)
+
+
+@torch.no_grad()
+def _asked_twice(module: nn.Module, images: Tensor) -> list[Tensor]:
     answers = []
     for seed in range(2):
         with isolated_randomness(seed):
-            answers.append(nn.functional.normalize(module(images).double(), dim=1))
-    return bool((answers[0] - answers[1]).norm(dim=1).max() > VARIATION)
+            answers.append(module(images))
+    return answers
 
 
 def _is_zero(gradient: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from dkd_bench.binarization import NORMS, BinarizationResult, BinarizationSettin
 from dkd_bench.budget import Budget
 from dkd_bench.craft import Crafter, crafts_store
 from dkd_bench.defense import Defense
-from dkd_bench.diagnosis import survival_of
 from dkd_bench.errors import ConfigError, PluginError
 from dkd_bench.flags import (
     ATTACK_ERROR,
@@ -194,20 +193,17 @@ def _unasked(flag: str, bench: Workbench, name: str, record: RunRecord, raised: 
     (attack,) = (each.meta for each in bench.attacks.values())
     scored = [cell for cell in record.cells if cell.status == "ok"]
     reasons = (
-        (RANDOM, defense.meta.randomized, "it says that it is random"),
-        (MISLEADING, defense.meta.randomized, "it is random, and one draw of a gradient says little"),
-        (OPTIMIZES, defense.meta.optimizes, "it says that it optimises"),
+        ((RANDOM,), defense.meta.randomized, "it says that it is random"),
+        ((MISLEADING,), defense.meta.randomized, "it is random, and one draw of a gradient says little"),
+        ((OPTIMIZES,), defense.meta.optimizes, "it says that it optimises"),
         (_NEED_GRADIENTS, not defense.surrogates(), "it has no surrogates to follow"),
         (_ON_ATTACKED_IMAGES, ATTACK_ERROR in raised or not scored, f"{attack.name} failed"),
-        (UNBOUNDED, attack.kind != "fixed" or attack.single_step, f"{attack.name} does not search a budget"),
-        (MORE_STEPS, attack.effort is None, f"{attack.name} says no number of steps"),
-        (TRANSFER, attack.kind != "fixed", f"{attack.name} has no budget on its own target"),
-        (_ON_WHAT_STANDS, not any(max(survival_of(cell)) > 0.5 for cell in scored), "no image stood the attack"),
+        ((UNBOUNDED,), attack.kind != "fixed" or attack.single_step, f"{attack.name} does not search a budget"),
+        ((MORE_STEPS,), attack.effort is None, f"{attack.name} says no number of steps"),
+        ((TRANSFER,), attack.kind != "fixed", f"{attack.name} has no budget on its own target"),
+        (_ON_WHAT_STANDS, not any(max(cell.shares) > 0.5 for cell in scored), "no image stood the attack"),
     )
-    for concerned, holds, reason in reasons:
-        if holds and (flag == concerned or flag in (concerned if isinstance(concerned, tuple) else ())):
-            return reason
-    return None
+    return next((reason for concerned, holds, reason in reasons if holds and flag in concerned), None)
 
 
 def _binarization(bench: Workbench, name: str, attack: Attack, progress: Progress) -> Check:

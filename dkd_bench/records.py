@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, Literal
 
@@ -54,6 +54,11 @@ BROKEN = frozenset({Outcome.FOOLED, Outcome.FAILED_MAJORITY})
 def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
     """Return what an image's outcomes amount to for an adversary who picks the best of several examples."""
     return min(outcomes, key=WORST_FIRST.index)
+
+
+def shares_survived(outcomes: Sequence[Outcome], survival: tuple[Fraction, ...] | None) -> tuple[Fraction, ...]:
+    """Return the share of draws that each image survived; 0 or 1 for a deterministic defence, without ``survival``."""
+    return tuple(float(outcome in SURVIVED) for outcome in outcomes) if survival is None else survival
 
 
 class Interval(_Record):
@@ -156,6 +161,11 @@ class CellRecord(_Record):
     detectors: tuple[DetectorRecord, ...] = ()
     """Of a defence that abstains, for each candidate and detector."""
 
+    @property
+    def shares(self) -> tuple[Fraction, ...]:
+        """The share of draws that each image survived; 0 or 1 for a deterministic defence."""
+        return shares_survived(self.outcomes, self.survival)
+
 
 class EvidenceRecord(_Record):
     """One craft: the adversarial images of one attack on one target for one chunk of images."""
@@ -239,6 +249,11 @@ class Manifest(_Record):
     plan_digest: str
     request: dict[str, Any]
     command: str
+
+    @property
+    def seed_of_training(self) -> int:
+        """The seed that the defences were trained with."""
+        return self.seed if self.training_seed is None else self.training_seed
 
 
 class RunRecord(_Record):

@@ -108,6 +108,12 @@ def load_for_ranking(path: Path) -> RunRecord:
     return record.model_copy(update={"manifest": record.manifest.model_copy(update={"defenses": defenses})})
 
 
+def found_fault(record: RunRecord) -> str | None:
+    """Return what the verification of a record that ``load_for_ranking`` gave has against it; ``None`` for nothing."""
+    flags = (flag for defense in record.manifest.defenses.values() for flag in defense.flags)
+    return next((flag.detail for flag in flags if flag.name == UNVERIFIED), None)
+
+
 def _doubt(results: Path) -> str | None:
     """Return why the verification beside a record does not bear it out; ``None`` if it does, or there is none."""
     file = results.with_name(VERIFICATION)

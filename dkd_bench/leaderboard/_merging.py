@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from dkd_bench.records import SURVIVED, CellRecord, Fraction, Interval, Outcome, worst_outcome
+from dkd_bench.records import SURVIVED, CellRecord, Fraction, Interval, Outcome, shares_survived, worst_outcome
 from dkd_bench.statistics import interval, mean_interval
 
 
@@ -29,7 +29,7 @@ class Fate:
     @property
     def shares(self) -> tuple[Fraction, ...]:
         """The share of draws that each image survived: 0 or 1 for a deterministic defence."""
-        return self.survival or tuple(float(outcome in SURVIVED) for outcome in self.outcomes)
+        return shares_survived(self.outcomes, self.survival)
 
     def count(self, outcome: Outcome) -> int:
         """Return how many images had this outcome."""

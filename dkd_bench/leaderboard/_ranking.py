@@ -181,11 +181,8 @@ def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], records: Mapping[str
 
 
 def _training(record: RunRecord, defense: DefenseRecord) -> Training:
-    manifest = record.manifest
-    return Training(
-        seed=manifest.seed if manifest.training_seed is None else manifest.training_seed,
-        kind=json.dumps([manifest.recipe, defense.settings], sort_keys=True),
-    )
+    kind = json.dumps([record.manifest.recipe, defense.settings], sort_keys=True)
+    return Training(seed=record.manifest.seed_of_training, kind=kind)
 
 
 def _expected(

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 
 from dkd_bench.digests import digest_json
 from dkd_bench.errors import ConfigError, IncompleteRunError, StoreError
-from dkd_bench.flags import UNVERIFIED
-from dkd_bench.records import SURVIVED, CellRecord, Fraction, RunRecord
+from dkd_bench.records import CellRecord, Fraction, RunRecord
 from dkd_bench.regression._outcomes import packed
 from dkd_bench.regression._records import (
     REFERENCE_VERSION,
@@ -25,6 +24,7 @@ from dkd_bench.regression._records import (
     cell_key,
     twice,
 )
+from dkd_bench.rundir import found_fault
 from dkd_bench.score import SCORING_DRAWS
 from dkd_bench.store import read_json, write_json
 
@@ -153,13 +153,12 @@ def check_usable(run: RunRecord, *, called: str) -> None:
         raise IncompleteRunError(
             f"{called} is incomplete{reason}; the same 'dkd-bench run' command goes on from what was done"
         )
-    for defense in run.manifest.defenses.values():
-        doubt = next((flag.detail for flag in defense.flags if flag.name == UNVERIFIED), None)
-        if doubt is not None:
-            raise IncompleteRunError(
-                f"{called} has numbers that its evidence does not bear out ({doubt}); make the run again, or verify "
-                "it again with 'dkd-bench verify'"
-            )
+    doubt = found_fault(run)
+    if doubt is not None:
+        raise IncompleteRunError(
+            f"{called} has numbers that its evidence does not bear out ({doubt}); make the run again, or verify "
+            "it again with 'dkd-bench verify'"
+        )
 
 
 def shares_of(cell: CellRecord, *, n: int) -> tuple[Fraction, ...]:
@@ -168,9 +167,7 @@ def shares_of(cell: CellRecord, *, n: int) -> tuple[Fraction, ...]:
     Raises:
         StoreError: if there are not ``n``.
     """
-    shares = cell.survival
-    if shares is None:
-        shares = tuple(float(outcome in SURVIVED) for outcome in cell.outcomes)
+    shares = cell.shares
     if len(shares) != n:
         raise StoreError(
             f"the cell {cell_key(cell, dataset=cell.dataset)} must have {n} outcomes, has {len(shares)}; "
@@ -198,8 +195,7 @@ def _check_only_seeds_differ(runs: Sequence[RunRecord]) -> None:
                 f"the runs of a reference must differ in --training-seed alone; the {odd} of run {number} must be "
                 f"{first.get(odd)!r} as in run 1, got {words.get(odd)!r}. Make them with the same other words"
             )
-        manifest = run.manifest
-        seed = manifest.seed if manifest.training_seed is None else manifest.training_seed
+        seed = run.manifest.seed_of_training
         if seed in seen:
             raise ConfigError(
                 f"the runs of a reference must be of unlike training seeds; run {seen[seed]} and run {number} are both "

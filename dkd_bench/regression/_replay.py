@@ -18,11 +18,11 @@ from dkd_bench.craft import Chunk, crafts_store
 from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, PluginError, StoreError
 from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import Progress
-from dkd_bench.records import SURVIVED, Fraction, RunRecord
+from dkd_bench.records import Fraction, RunRecord, shares_survived
 from dkd_bench.regression._records import CellKey, Reference, ReferenceCell
 from dkd_bench.request import DeviceName, RunRequest
 from dkd_bench.rundir import evidence_store
-from dkd_bench.score import CellScore, TrialScorer, decided
+from dkd_bench.score import TrialScorer, decided
 from dkd_bench.store import TensorStore
 
 
@@ -89,7 +89,7 @@ class EvidenceReplay:
             start += len(images[0])
         if start != len(self._bench.indices):
             raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.indices)}")
-        return {rule: _shares(score) for rule, score in scorer.scores().items()}
+        return {rule: shares_survived(score.outcomes, score.survival) for rule, score in scorer.scores().items()}
 
     @cached_property
     def _prepared(self) -> Workbench | EvidenceError:
@@ -143,7 +143,3 @@ class EvidenceReplay:
             else:
                 return tensors["adversarial"]
         raise EvidenceError(problem)
-
-
-def _shares(score: CellScore) -> tuple[Fraction, ...]:
-    return score.survival or tuple(float(outcome in SURVIVED) for outcome in score.outcomes)

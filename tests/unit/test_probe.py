@@ -20,7 +20,7 @@ from dkd_bench.flags import (
     RANDOM,
     ZERO_GRADIENTS,
 )
-from dkd_bench.probe import probe, without_gradient
+from dkd_bench.probe import gradients_of, probe, without_gradient
 from dkd_bench.surrogates import BPDA
 from dkd_bench.target import Target
 
@@ -127,8 +127,8 @@ def test_a_backward_pass_of_its_own_ends_the_zero_gradients() -> None:
 def test_one_surrogate_with_a_gradient_is_enough() -> None:
     """The joint attack takes the strongest surrogate of each image."""
     blind, seeing = nn.Sequential(Quantised(), *linear()), linear()
-    assert without_gradient({"blind": blind}, IMAGES) == 1
-    assert without_gradient({"blind": blind, "seeing": seeing}, IMAGES) == 0
+    assert without_gradient(gradients_of({"blind": blind}, IMAGES)) == 1
+    assert without_gradient(gradients_of({"blind": blind, "seeing": seeing}, IMAGES)) == 0
 
 
 def test_bpda_is_exact_forward_and_the_other_step_backward() -> None:
