@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from dkd_bench.cli import app
 from dkd_bench.pipeline import run
 from dkd_bench.records import RunRecord
 from dkd_bench.request import RunRequest
@@ -63,3 +65,20 @@ def bench(cache: Path, tiny_npz: Path, tmp_path: Path) -> Callable[..., RunRecor
         return run(request(tiny_npz, tmp_path / name, **words))[0]
 
     return carry_out
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_npz: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process, ``TINY`` being the tiny task; returns exit status, stdout and stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        full = [str(word).replace("TINY", f"npz:{tiny_npz}") for word in words]
+        monkeypatch.setattr(sys, "argv", ["dkd-bench", *full])
+        with pytest.raises(SystemExit) as leave:
+            app.main()
+        printed = capsys.readouterr()
+        return int(leave.value.code or 0), printed.out, printed.err
+
+    return call

@@ -13,20 +13,7 @@ import pytest
 from dkd_bench.cli import app
 from dkd_bench.flags import FLAGS
 
-
-@pytest.fixture
-def command(monkeypatch, capsys, cache, tiny_npz):
-    """Run the command line in this process; returns exit status, stdout and stderr."""
-
-    def call(*words):
-        full = [str(word).replace("TINY", f"npz:{tiny_npz}") for word in words]
-        monkeypatch.setattr(sys, "argv", ["dkd-bench", *full])
-        with pytest.raises(SystemExit) as leave:
-            app.main()
-        printed = capsys.readouterr()
-        return int(leave.value.code or 0), printed.out, printed.err
-
-    return call
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 RUN = ("run", "--dataset", "TINY", "--n-examples", "40", "--eps", "0.1", "--device", "cpu")

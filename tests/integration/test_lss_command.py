@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from dkd_bench import latents
-from dkd_bench.cli import app
 from dkd_bench.separation_records import SeparationReport
 
-
-@pytest.fixture
-def command(monkeypatch, capsys, cache, tiny_npz):
-    """Run the command line in this process; returns exit status, stdout and stderr."""
-
-    def call(*words):
-        full = [str(word).replace("TINY", f"npz:{tiny_npz}") for word in words]
-        monkeypatch.setattr(sys, "argv", ["dkd-bench", *full])
-        with pytest.raises(SystemExit) as leave:
-            app.main()
-        printed = capsys.readouterr()
-        return int(leave.value.code or 0), printed.out, printed.err
-
-    return call
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

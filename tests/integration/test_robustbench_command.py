@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from dkd_bench.attacks.autoattack import AutoAttackConfig
-from dkd_bench.cli import app
 from dkd_bench.records import DatasetRecord
 from dkd_bench.rundir import save_run
 from dkd_bench.settings import settings_as_json
@@ -34,20 +32,6 @@ FIELDS = [
     for name in ("link", "name", "authors", "additional_data", "venue", "architecture", "reported")
     for word in ("--field", f"{name}={str(RICE[name]).lower() if name == 'additional_data' else RICE[name]}")
 ]
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command line in this process; returns exit status, stdout and stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["dkd-bench", *map(str, words)])
-        with pytest.raises(SystemExit) as leave:
-            app.main()
-        printed = capsys.readouterr()
-        return int(leave.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

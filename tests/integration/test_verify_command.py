@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 
 from dkd_bench.audit import _keep as keep
 from dkd_bench.audit import audit
-from dkd_bench.cli import app
 from dkd_bench.data import load_dataset, select_balanced
 from dkd_bench.digests import digest_tensors
 from dkd_bench.errors import AttackError, ConfigError, DatasetError, StoreError
@@ -42,18 +40,6 @@ def honest_run(warm_cache, tiny_npz, tmp_path_factory):
 def run_folder(honest_run, cache, tmp_path):
     """A copy of one run, to tamper with."""
     return Path(shutil.copytree(honest_run, tmp_path / "run"))
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["dkd-bench", *map(str, words)])
-        with pytest.raises(SystemExit) as leave:
-            app.main()
-        printed = capsys.readouterr()
-        return int(leave.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 def audited(folder: Path):
