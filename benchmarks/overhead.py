@@ -29,8 +29,8 @@ def bare_attacks(bench: Workbench) -> float:
     start = perf_counter()
     for craft in bench.plan.crafts:
         target, attack = bench.target(craft), bench.attacks[craft.attack]
-        for chunk, key in zip(chunks, craft.keys, strict=True):
-            attack.run(target, chunk.images, chunk.labels, craft.budget, seed=int(key[:15], 16))
+        for chunk, seed in zip(chunks, craft.seeds, strict=True):
+            attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed)
     return perf_counter() - start
 
 

@@ -19,7 +19,7 @@ from dkd_bench.budget import Budget, project
 from dkd_bench.craft import Chunk, Crafter
 from dkd_bench.defense import ABSTAIN, Defense
 from dkd_bench.diagnosis import lost_to_the_weaker, sees_everything, worst_shares
-from dkd_bench.digests import digest_json
+from dkd_bench.digests import digest_json, seed_from
 from dkd_bench.errors import DkdBenchError
 from dkd_bench.flags import ATTACK_ERROR, MORE_STEPS, NOISE, UNBOUNDED
 from dkd_bench.plan import Craft
@@ -156,19 +156,15 @@ class Challenger:
     def _crafted(self, name: str, cell: CellRecord, attack: Attack, budget: Budget, rows: Sequence[int]) -> Tensor:
         """Return images crafted on the target of ``cell`` that did the defence most harm, found again or made."""
         craft = self._strongest_craft(name, cell)
-        key = digest_json(
-            {
-                "challenge": craft.keys,
-                "attack": attack.identity(),
-                "norm": budget.norm,
-                "eps": budget.eps,
-                "rows": list(rows),
-            }
-        )
+        changes = {"norm": budget.norm, "eps": budget.eps, "rows": list(rows)}
+        key = digest_json({**changes, "challenge": craft.keys, "attack": attack.identity()})
+        seed = seed_from({**changes, "challenge": craft.seeds, "parameters": attack.identity()["parameters"]})
         self.keys.add(key)
         images, labels = self._images_at(rows)
         chunk = Chunk(number=0, images=images, labels=labels)
-        return self._crafter.evidence(key, attack, self._bench.target(craft), chunk, budget).images.to(images.device)
+        challenge = replace(craft, budget=budget, keys=(key,), seeds=(seed,))
+        evidence = self._crafter.evidence(challenge, attack, self._bench.target(craft), chunk)
+        return evidence.images.to(images.device)
 
     def _strongest_craft(self, name: str, cell: CellRecord) -> Craft:
         wanted = (name, JOINT, cell.attack)

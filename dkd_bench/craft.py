@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from dkd_bench.attacks import Attack
-from dkd_bench.budget import Budget
 from dkd_bench.cache import cache_root
 from dkd_bench.errors import StoreError
+from dkd_bench.plan import Craft
 from dkd_bench.store import TensorStore
 from dkd_bench.target import Target
 from dkd_bench.verify import check_images
@@ -56,23 +56,24 @@ class Crafter:
         """Keep evidence in ``store``."""
         self.store = store
 
-    def evidence(self, key: str, attack: Attack, target: Target, chunk: Chunk, budget: Budget) -> Evidence:
-        """Return checked evidence for ``key``.
+    def evidence(self, craft: Craft, attack: Attack, target: Target, chunk: Chunk) -> Evidence:
+        """Return the checked evidence of one chunk of ``craft``.
 
         Raises:
             AttackError: if the attack fails.
             EvidenceError: if its images break budget or box, whoever made them.
             StoreError: if the file cannot be written, or is damaged.
         """
+        key = craft.keys[chunk.number]
         found = self.find(key)
         if found is None:
-            self._make(key, attack, target, chunk, budget)
+            self._make(craft, attack, target, chunk)
             made = self.find(key)
             if made is None:
                 raise StoreError(f"{self.store.path(key)} was written and is gone; is another process deleting it?")
             found = replace(made, fresh=True)
         source = f"attack {attack.meta.name!r} on {target.name}, chunk {chunk.number}"
-        check_images(chunk.images.cpu(), found.images, budget, source=source)
+        check_images(chunk.images.cpu(), found.images, craft.budget, source=source)
         return found
 
     def find(self, key: str) -> Evidence | None:
@@ -91,16 +92,18 @@ class Crafter:
             fresh=False,
         )
 
-    def _make(self, key: str, attack: Attack, target: Target, chunk: Chunk, budget: Budget) -> None:
+    def _make(self, craft: Craft, attack: Attack, target: Target, chunk: Chunk) -> None:
         forward, backward, start = target.forward_passes, target.backward_passes, perf_counter()
-        adversarial = attack.run(target, chunk.images, chunk.labels, budget, seed=int(key[:15], 16))
+        seed = craft.seeds[chunk.number]
+        adversarial = attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed)
         cost = {
             "forward_passes": target.forward_passes - forward,
             "backward_passes": target.backward_passes - backward,
             "wall_time_s": perf_counter() - start,
         }
         source = f"attack {attack.meta.name!r} on {target.name}, chunk {chunk.number}"
-        check_images(chunk.images, adversarial, budget, source=source)
+        check_images(chunk.images, adversarial, craft.budget, source=source)
         with torch.no_grad():
             broken = int((target(adversarial).argmax(dim=1) != chunk.labels).sum())
-        self.store.put(key, {"adversarial": adversarial}, {**cost, "broken": broken, "attack": attack.meta.name})
+        metadata = {**cost, "broken": broken, "attack": attack.meta.name}
+        self.store.put(craft.keys[chunk.number], {"adversarial": adversarial}, metadata)

@@ -42,15 +42,26 @@ def digest_module(module: nn.Module) -> str:
     Plain attributes are numbers, words, tuples of them and dataclasses, on any part of the network; names that
     begin with an underscore are left out, and so is what a module keeps in lists, dictionaries and closures.
     """
-    return digest_json(
-        {
-            "structure": repr(module),
-            "code": sorted({code_digest(type(part)) for part in module.modules()}),
-            "weights": digest_tensors(module.state_dict()),
-            "buffers": digest_tensors(dict(module.named_buffers())),
-            "attributes": {name: _plain_attributes(part) for name, part in module.named_modules()},
-        }
-    )
+    return digest_json({**_content(module), "code": sorted({code_digest(type(part)) for part in module.modules()})})
+
+
+def digest_content(module: nn.Module) -> str:
+    """Return a digest of what ``digest_module`` looks at but for the code: it stays when code alone changes."""
+    return digest_json(_content(module))
+
+
+def seed_from(value: Any) -> int:
+    """Return a seed, in [0, 2**60), that is the same for the same plain ``value`` and another for any other."""
+    return int(digest_json(value)[:15], 16)
+
+
+def _content(module: nn.Module) -> dict[str, Any]:
+    return {
+        "structure": repr(module),
+        "weights": digest_tensors(module.state_dict()),
+        "buffers": digest_tensors(dict(module.named_buffers())),
+        "attributes": {name: _plain_attributes(part) for name, part in module.named_modules()},
+    }
 
 
 def _plain_attributes(part: nn.Module) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import dkd_bench
 from dkd_bench.digests import library_versions
+from dkd_bench.environment import current_environment
 from dkd_bench.plan import CHUNK_SIZE
 from dkd_bench.prepare import Workbench
 from dkd_bench.records import DatasetRecord, DefenseRecord, FlagRecord, Interval, Manifest, SeparationRecord
@@ -42,6 +43,7 @@ def make_manifest(
             "python": python_version(),
         },
         device=trained.device.type,
+        environment=current_environment(trained.device),
         seed=request.seed,
         training_seed=request.training_seed,
         recipe=request.recipe,

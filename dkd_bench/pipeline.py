@@ -271,9 +271,7 @@ class Runner:
         key = craft.keys[chunk.number]
         called = self.bench.networks[craft.target][0]
         try:
-            evidence = self.crafter.evidence(
-                key, self.bench.attacks[craft.attack], self.bench.target(craft), chunk, craft.budget
-            )
+            evidence = self.crafter.evidence(craft, self.bench.attacks[craft.attack], self.bench.target(craft), chunk)
         except (AttackError, EvidenceError) as error:
             self._failed[craft.keys] = str(error)
             raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dkd_bench.budget import Budget, Norm
-from dkd_bench.digests import digest_json
+from dkd_bench.digests import digest_json, seed_from
 from dkd_bench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class PlannedTarget:
 
     digest: str
     """Of the network behind it."""
+    content: str
+    """Digest of that network without its code, from which the attack's seed comes."""
     randomized: bool = False
     """Whether its answers differ between calls."""
     access: frozenset[Access] = frozenset({"gradients"})
@@ -77,6 +79,9 @@ class Craft:
     randomized: bool
     """Whether the target's answers differ between calls."""
     keys: tuple[str, ...]
+    """Of the evidence: digests of all that determines its bytes, code and library versions included."""
+    seeds: tuple[int, ...]
+    """Of the attack, from what is asked of it alone: other code, or another torch, searches from the same points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +118,8 @@ class Ground:
     eot_draws: int
     harness: str
     """Digest of the harness's code that every craft goes through."""
+    libraries: Mapping[str, str]
+    """Versions of what computes every attack: other ones may give other bytes."""
 
 
 def make_plan(
@@ -200,26 +207,30 @@ def budgets_of(
 
 def _craft(target: PlannedTarget, attack: PlannedAttack, budget: Budget, ground: Ground) -> Craft:
     draws = ground.eot_draws if target.randomized and not attack.averages_draws else 1
-    keys = tuple(
-        digest_json(
-            {
-                "target": target.digest,
-                "draws": draws,
-                "attack": dict(attack.identity),
-                "norm": budget.norm,
-                "eps": budget.eps,
-                "images": chunk_digest,
-                "seed": ground.seed,
-                "harness": ground.harness,
-            }
-        )
+    asked = [
+        {
+            "target": target.content,
+            "draws": draws,
+            "attack": {part: attack.identity.get(part) for part in ("name", "parameters")},
+            "norm": budget.norm,
+            "eps": budget.eps,
+            "images": chunk_digest,
+            "seed": ground.seed,
+        }
         for chunk_digest in ground.chunk_digests
-    )
+    ]
+    code = {
+        "target_code": target.digest,
+        "attack_code": dict(attack.identity),
+        "harness": ground.harness,
+        "libraries": dict(ground.libraries),
+    }
     return Craft(
         target=target.digest,
         attack=attack.name,
         budget=budget,
         draws=draws,
         randomized=target.randomized,
-        keys=keys,
+        keys=tuple(digest_json(each | code) for each in asked),
+        seeds=tuple(seed_from(each) for each in asked),
     )

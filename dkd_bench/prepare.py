@@ -16,7 +16,16 @@ from dkd_bench.craft import Chunk
 from dkd_bench.data import Dataset, load_dataset, select_balanced
 from dkd_bench.decision_target import Decision
 from dkd_bench.defense import Defense, DefenseMeta
-from dkd_bench.digests import code_digest, digest_json, digest_module, digest_tensors, package_digest
+from dkd_bench.digests import (
+    code_digest,
+    digest_content,
+    digest_json,
+    digest_module,
+    digest_tensors,
+    library_versions,
+    package_digest,
+)
+from dkd_bench.environment import ENVIRONMENT_LIBRARIES
 from dkd_bench.errors import ConfigError, PluginError, UndeclaredRandomnessError, UnknownNameError
 from dkd_bench.flags import NOT_ADAPTIVE, NOT_ADMITTED, RANDOM
 from dkd_bench.plan import CHUNK_SIZE, Craft, Ground, Plan, PlannedAttack, PlannedDefense, PlannedTarget, make_plan
@@ -235,6 +244,7 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
                 seed=request.seed,
                 eot_draws=request.eot_draws,
                 harness=code_digest(Target),
+                libraries=library_versions(*ENVIRONMENT_LIBRARIES),
             ),
         )
     )
@@ -419,7 +429,9 @@ def _planned_defenses(
             may_vary = each.defense.meta.randomized and target != REFERENCE
             random = may_vary and answers_vary(module, trained.trainer.probe[:VARIATION_IMAGES])
             offers = _offered(module, each.defense.meta) if target in surrogates else frozenset({GRADIENTS})
-            targets[target] = PlannedTarget(digest=digest_module(module), randomized=random, access=offers)
+            targets[target] = PlannedTarget(
+                digest=digest_module(module), content=digest_content(module), randomized=random, access=offers
+            )
             called = REFERENCE if target == REFERENCE else f"{name} {target}"
             networks.setdefault(targets[target].digest, (called, module))
         planned.append(

@@ -121,6 +121,8 @@ class RobustnessReference:
     reference: Reference
     rule: Rule
     """``alpha`` and ``tolerance`` of the check."""
+    strict_environment: bool = False
+    """Whether what another torch, numpy, processor or device computed is not compared."""
 
     def __repr__(self) -> str:
         return f"<reference {self.path.name}>"
@@ -142,7 +144,13 @@ class RobustnessReference:
                 "by 'dkd-bench run' and 'dkd-bench reference', or ask for what it has"
             )
         asked_of = self.reference.model_copy(update={"cells": cells})
-        return compare(asked_of, accuracy.record, alpha=self.rule.alpha, tolerance=self.rule.tolerance)
+        return compare(
+            asked_of,
+            accuracy.record,
+            alpha=self.rule.alpha,
+            tolerance=self.rule.tolerance,
+            strict_environment=self.strict_environment,
+        )
 
     def stands(self, accuracy: RobustAccuracy) -> bool:
         """Return whether nothing regressed and all was compared; warn where the attack alone is another one."""
@@ -291,10 +299,16 @@ def _measured(defense: str, words: Mapping[str, Any], folder: Path) -> RobustAcc
 def robustness_reference(request: pytest.FixtureRequest) -> Callable[..., RobustnessReference]:
     """Return a function that reads a reference: ``robustness_reference("reference.json")``, beside the test's file.
 
-    ``alpha`` and ``tolerance`` are those of ``dkd-bench check``, and so are their defaults.
+    ``alpha``, ``tolerance`` and ``strict_environment`` are those of ``dkd-bench check``, and so are their defaults.
     """
 
-    def loaded(path: str | Path, *, alpha: float | None = None, tolerance: float | None = None) -> RobustnessReference:
+    def loaded(
+        path: str | Path,
+        *,
+        alpha: float | None = None,
+        tolerance: float | None = None,
+        strict_environment: bool = False,
+    ) -> RobustnessReference:
         """Read the reference at ``path``; raise DkdBenchError if it is none, or was damaged or edited."""
         from dkd_bench.regression import Rule, load_reference
 
@@ -307,7 +321,9 @@ def robustness_reference(request: pytest.FixtureRequest) -> Callable[..., Robust
         except ConfigError as error:
             raise ConfigError(_in_keywords(str(error))) from None
         try:
-            return RobustnessReference(path=file, reference=load_reference(file), rule=rule)
+            return RobustnessReference(
+                path=file, reference=load_reference(file), rule=rule, strict_environment=strict_environment
+            )
         except DkdBenchError as error:
             raise error.with_traceback(None) from None
 

@@ -240,6 +240,8 @@ class Manifest(_Record):
 
     versions: dict[str, str]
     device: str
+    environment: dict[str, str] = Field(default_factory=dict)
+    """What the run computed with, beside libraries and device; empty in records of older versions."""
     seed: int
     training_seed: int | None = None
     """Of the defences' training, where it is not ``seed``."""

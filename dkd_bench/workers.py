@@ -94,8 +94,6 @@ def _work(
             return
         craft, chunk = bench.plan.crafts[jobs[position][0]], bench.chunk(jobs[position][1])
         try:
-            crafter.evidence(
-                craft.keys[chunk.number], bench.attacks[craft.attack], bench.target(craft), chunk, craft.budget
-            )
+            crafter.evidence(craft, bench.attacks[craft.attack], bench.target(craft), chunk)
         except DkdBenchError:
             continue

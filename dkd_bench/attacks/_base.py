@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dkd_bench.budget import Budget, Norm
 from dkd_bench.digests import code_digest, library_versions
+from dkd_bench.environment import ENVIRONMENT_LIBRARIES
 from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
 from dkd_bench.randomness import isolated_randomness
 from dkd_bench.settings import NoSettings, settings_as_json
@@ -28,7 +29,8 @@ class AttackMeta:
     """``fixed`` searches inside a budget; ``minimum_norm`` looks for the nearest misclassified image."""
     norms: tuple[Norm, ...] = ("linf", "l2")
     libraries: tuple[str, ...] = ()
-    """Distributions whose versions determine what the attack does."""
+    """Distributions whose versions are part of what the attack is. torch and numpy, which compute all attacks, are the
+    environment: they need not be named, and count for none."""
     applies_to: Literal["any", "deterministic", "randomized"] = "any"
     """Which defences the attack is meant for; plan leaves it out for others."""
     averages_draws: bool = False
@@ -54,11 +56,14 @@ class Attack(ABC):
 
     @final
     def identity(self) -> dict[str, Any]:
-        """Return all that determines what the attack does: name, parameters, libraries, code."""
+        """Return what the attack is: name, parameters, the libraries that define it, code.
+
+        Where it runs is no part of it: see ``dkd_bench.environment``.
+        """
         return {
             "name": self.meta.name,
             "parameters": settings_as_json(self.config),
-            "libraries": library_versions("torch", *self.meta.libraries),
+            "libraries": library_versions(*(set(self.meta.libraries) - ENVIRONMENT_LIBRARIES)),
             "code": code_digest(type(self)),
         }
 

@@ -102,7 +102,8 @@ class EvidenceReader:
         if found is None:
             self.made_again.add(key)
             attack, target = self._bench.attacks[craft.attack], self._bench.target(craft)
-            images = attack.run(target, chunk.images, chunk.labels, craft.budget, seed=int(key[:15], 16)).cpu()
+            seed = craft.seeds[chunk.number]
+            images = attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed).cpu()
             return images, None, digest_tensors({"adversarial": images})
         tensors, metadata = found
         if "adversarial" not in tensors:

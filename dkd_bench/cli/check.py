@@ -31,6 +31,12 @@ def check(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Where old evidence is, to replay where the attack changed. Repeats."),
     ] = None,
+    strict_environment: Annotated[
+        bool,
+        typer.Option(
+            "--strict-environment", help="Compare nothing that another torch, numpy, processor or device computed."
+        ),
+    ] = False,
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> int:
@@ -43,6 +49,7 @@ def check(
         run=run,
         alpha=alpha,
         tolerance=tolerance,
+        strict_environment=strict_environment,
         evidence=tuple(evidence or ()),
         device=device,
         data_root=data_root,

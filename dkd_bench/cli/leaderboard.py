@@ -39,6 +39,12 @@ def leaderboard(
         str | None,
         typer.Option("--row", metavar="DEFENCE/RULE", help="For --format robustbench: which row, of several."),
     ] = None,
+    strict_environment: Annotated[
+        bool,
+        typer.Option(
+            "--strict-environment", help="Rank runs of another torch, numpy, processor, device or threads apart."
+        ),
+    ] = False,
     output_format: Annotated[
         BoardFormat,
         typer.Option("--format", help="How the result is printed; robustbench is one row as RobustBench's JSON."),
@@ -57,5 +63,6 @@ def leaderboard(
     if row is not None or field:
         raise ConfigError(f"--row and --field belong to --format robustbench, got --format {output_format}")
     rows = dict.fromkeys(each for path in published for each in read_published(path))
-    board = rank_runs([(str(path), load_for_ranking(path)) for path in runs])
+    loaded = [(str(path), load_for_ranking(path)) for path in runs]
+    board = rank_runs(loaded, strict_environment=strict_environment)
     show(render(board.model_copy(update={"published": tuple(rows)}), output_format))

@@ -130,6 +130,8 @@ class Group(_Part):
     norm: Norm
     eps: float | None
     """``None`` where attacks went as far as they needed: such a group ranks nothing."""
+    environment: str | None = None
+    """What computed the group, where a board keeps environments apart."""
     threat_models: tuple[str, ...]
     attacks: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -154,6 +156,8 @@ class RunSummary(_Part):
     recipe: str
     device: str
     versions: dict[str, str]
+    environment: dict[str, str]
+    """What may round and train otherwise without being part of the attacks; of older records what they tell."""
     command: str
 
 

@@ -65,6 +65,8 @@ def _group(group: Group, *, labelled: bool, grounded: bool) -> list[str]:
     if grounded:
         _, data, indices, suite = (text[:_DIGITS_SHOWN] for text in _ground(group))
         ground += f", data {data}, indices {indices}, suite {suite}"
+    if group.environment is not None:
+        ground += f", computed with {one_line(group.environment)}"
     notes = [note for note in (_note(row, labelled=labelled) for row in group.rows) if note]
     listed = "\n".join(f"{number}. {note}" for number, note in enumerate(notes, start=1))
     if group.eps is None:
@@ -260,9 +262,27 @@ def _legend(board: Board) -> list[str]:
             "accepted: accuracy on images that are not rejected; under attack, of those right when clean. "
             "AUC: area under a detector's ROC curve, its images against clean ones; 50 is chance."
         )
+    lines += _legend_of_environments(board)
     if any(row.randomized for row in rows):
         lines.append("randomised defences: the share of draws survived counts, per image the least over the attacks.")
     return lines
+
+
+def _legend_of_environments(board: Board) -> list[str]:
+    """Return what tells apart the environments of the runs; nothing where they were all computed alike."""
+    told = {run.label: run.environment for run in board.runs}
+    names = dict.fromkeys(name for environment in told.values() for name in environment)
+    differ = [name for name in names if len({environment.get(name) for environment in told.values()}) > 1]
+    if not differ:
+        return []
+    by_run = "; ".join(
+        f"{one_line(label)} " + ", ".join(f"{name} {one_line(environment.get(name, 'unknown'))}" for name in differ)
+        for label, environment in told.items()
+    )
+    return [
+        f"Computed in several environments: {by_run}. The attacks are the same; trained weights, and images at the "
+        "very boundary, need not be."
+    ]
 
 
 def _adversary(row: Row) -> str:

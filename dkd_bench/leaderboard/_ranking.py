@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from dkd_bench.budget import NORMS, Norm
+from dkd_bench.environment import environment_in_words, environment_of
 from dkd_bench.errors import ConfigError, EvidenceError
 from dkd_bench.flags import row_status
 from dkd_bench.leaderboard._board import (
@@ -41,6 +42,7 @@ class _GroupKey(NamedTuple):
     suite_fingerprint: str
     norm: Norm
     eps: float | None
+    environment: str | None
 
 
 class _RowKey(NamedTuple):
@@ -57,10 +59,11 @@ class _Try(NamedTuple):
 _Cells = dict[_Try, CellRecord]
 
 
-def rank_runs(runs: Sequence[tuple[str, RunRecord]]) -> Board:
+def rank_runs(runs: Sequence[tuple[str, RunRecord]], *, strict_environment: bool = False) -> Board:
     """Return the board of ``runs``, each with the label that tells it from the others.
 
-    The order of the runs and of their cells makes no difference.
+    The order of the runs and of their cells makes no difference. Runs of one suite rank together wherever they were
+    made, unless ``strict_environment`` keeps those of another torch, processor or device apart.
 
     Raises:
         ConfigError: if there are no runs, or two with one label.
@@ -76,9 +79,11 @@ def rank_runs(runs: Sequence[tuple[str, RunRecord]]) -> Board:
     groups: defaultdict[_GroupKey, defaultdict[_RowKey, _Cells]] = defaultdict(lambda: defaultdict(dict))
     for label, record in records.items():
         indices_digest = _indices_digest(record.manifest.dataset)
+        environment = environment_in_words(_environment(record)) if strict_environment else None
         for cell in record.cells:
             _check_cell(cell, record, label)
-            cells = groups[_group_key(record, cell, indices_digest)][_RowKey(cell.defense, cell.decision, label)]
+            key = _group_key(record, cell, indices_digest)._replace(environment=environment)
+            cells = groups[key][_RowKey(cell.defense, cell.decision, label)]
             if cells.setdefault(_Try(cell.threat_model, cell.attack), cell) is not cell:
                 raise EvidenceError(f"run {label!r} has two cells for {_name(cell)}; expected one, make the run again")
     return Board(
@@ -115,13 +120,18 @@ def _indices_digest(dataset: DatasetRecord) -> str:
 def _group_key(record: RunRecord, cell: CellRecord, indices_digest: str) -> _GroupKey:
     dataset = record.manifest.dataset
     return _GroupKey(
-        dataset.name, dataset.digest, indices_digest, dataset.n, record.suite_fingerprint, cell.norm, cell.eps
+        dataset.name, dataset.digest, indices_digest, dataset.n, record.suite_fingerprint, cell.norm, cell.eps, None
     )
+
+
+def _environment(record: RunRecord) -> dict[str, str]:
+    manifest = record.manifest
+    return environment_of(versions=manifest.versions, device=manifest.device, recorded=manifest.environment)
 
 
 def _group_order(key: _GroupKey) -> tuple[object, ...]:
     """Sort by what was attacked, then linf, l2 and l0 by eps, then what had no budget."""
-    return (*key[:5], key.eps is None, NORMS.index(key.norm), key.eps or 0.0)
+    return (*key[:5], key.environment or "", key.eps is None, NORMS.index(key.norm), key.eps or 0.0)
 
 
 def _reading_order(threat_models: Iterable[str]) -> tuple[str, ...]:
@@ -145,6 +155,7 @@ def _summary(label: str, record: RunRecord) -> RunSummary:
         recipe=manifest.recipe,
         device=manifest.device,
         versions=manifest.versions,
+        environment=_environment(record),
         command=manifest.command,
     )
 

@@ -26,6 +26,8 @@ class CheckRequest:
     run: Path
     alpha: float = DEFAULT.alpha
     tolerance: float = DEFAULT.tolerance
+    strict_environment: bool = False
+    """Whether a run that was computed elsewhere, by another torch or processor for instance, is not compared."""
     evidence: tuple[Path, ...] = ()
     """Folders of runs or of evidence, in which old evidence is looked for first."""
     device: DeviceName = "auto"
@@ -50,7 +52,14 @@ def check_run(request: CheckRequest, progress: Progress) -> CheckReport:
         data_root=request.data_root,
         progress=progress,
     )
-    return compare(reference, record, alpha=request.alpha, tolerance=request.tolerance, replay=replay)
+    return compare(
+        reference,
+        record,
+        alpha=request.alpha,
+        tolerance=request.tolerance,
+        strict_environment=request.strict_environment,
+        replay=replay,
+    )
 
 
 def make_reference(runs: Sequence[Path], out: Path) -> str:

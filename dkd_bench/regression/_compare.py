@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
+from dkd_bench.environment import environment_changes, environment_of
 from dkd_bench.errors import DatasetError, EvidenceError, PluginError, StoreError
 from dkd_bench.records import Fraction, RunRecord
 from dkd_bench.regression._decide import Decision, Rule, Sample, decide, holm
@@ -51,6 +52,7 @@ def compare(
     *,
     alpha: float = DEFAULT.alpha,
     tolerance: float = DEFAULT.tolerance,
+    strict_environment: bool = False,
     replay: Replay | None = None,
 ) -> CheckReport:
     """Return a verdict for each cell of ``reference``.
@@ -60,6 +62,7 @@ def compare(
         record: the run to check.
         alpha: how likely a false alarm is at most, over all cells together.
         tolerance: a drop of no more than this is no regression.
+        strict_environment: compare nothing that was computed elsewhere: by another torch, processor, device.
         replay: shows the reference's evidence to the run's weights where the attack changed; without one, which
             side moved is known only where the weights are the same.
 
@@ -72,11 +75,13 @@ def compare(
     rule = Rule(alpha=alpha, tolerance=tolerance)
     check_usable(record, called="the run")
     checked = _Check(reference, record, rule, replay)
+    environment = checked.environment()
     return CheckReport(
         alpha=alpha,
         tolerance=tolerance,
-        cells=checked.verdicts(),
+        cells=checked.verdicts(refused=environment if strict_environment else ()),
         new_cells=checked.new_cells(),
+        environment=environment,
         warnings=checked.warnings(),
     )
 
@@ -90,9 +95,14 @@ class _Check:
         self._replay = replay
         self._numbers = cells_with_a_number(record, dataset=reference.dataset.name)
 
-    def verdicts(self) -> tuple[CellVerdict, ...]:
-        """Return one for each cell of the reference, in its order."""
+    def verdicts(self, *, refused: Sequence[str]) -> tuple[CellVerdict, ...]:
+        """Return one for each cell of the reference, in its order; ``refused`` is why nothing may be compared."""
         other = self._other_images()
+        if refused:
+            other = (
+                f"the environment is another one ({', '.join(refused)}); make the run where the reference was made, or "
+                "check without --strict-environment"
+            )
         if other:
             return tuple(self._verdict(cell, "not comparable", other) for cell in self._reference.cells)
         found: dict[CellKey, CellVerdict] = {}
@@ -115,6 +125,16 @@ class _Check:
         """Return the cells that only the run has."""
         known = {cell.key for cell in self._reference.cells}
         return tuple(key for key in self._numbers if key not in known)
+
+    def environment(self) -> tuple[str, ...]:
+        """Return what of the environment is otherwise than in every run of the reference."""
+        manifest = self._record.manifest
+        now = environment_of(versions=manifest.versions, device=manifest.device, recorded=manifest.environment)
+        before = [
+            environment_of(versions=run.versions, device=run.device, recorded=run.environment)
+            for run in self._reference.runs
+        ]
+        return environment_changes(before, now)
 
     def warnings(self) -> tuple[str, ...]:
         """Return a sentence for each flag that the run raises and no run of the reference did."""

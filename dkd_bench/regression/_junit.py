@@ -38,6 +38,8 @@ def render_junit(report: CheckReport) -> str:
         )
         if kind is not None:
             ElementTree.SubElement(case, kind, {"message": _clean(_message(cell)), "type": cell.verdict})
+    if report.environment:
+        ElementTree.SubElement(suite, "system-out").text = _clean(report.environment_note)
     if report.warnings:
         ElementTree.SubElement(suite, "system-err").text = _clean("\n".join(report.warnings))
     ElementTree.indent(root, space=" ")

@@ -56,6 +56,8 @@ class ReferenceRun(Part):
     request: dict[str, Any]
     versions: dict[str, str]
     device: str
+    environment: dict[str, str] = Field(default_factory=dict)
+    """What it computed with, beside libraries and device; empty in references of older versions."""
     plan_digest: str
     suite_fingerprint: str
     defenses: dict[str, ReferenceDefense]

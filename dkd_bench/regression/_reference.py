@@ -223,6 +223,7 @@ def _run(run: RunRecord) -> ReferenceRun:
         request=manifest.request,
         versions=manifest.versions,
         device=manifest.device,
+        environment=manifest.environment,
         plan_digest=manifest.plan_digest,
         suite_fingerprint=run.suite_fingerprint,
         defenses={

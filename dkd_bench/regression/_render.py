@@ -36,6 +36,7 @@ def _text(report: CheckReport) -> str:
         if cell.detail:
             lines.append(f"{'':<{width}}  {cell.detail}")
     lines += [f"{'new':<{width}}  {key}: not in the reference" for key in report.new_cells]
+    lines += [report.environment_note] if report.environment else []
     lines += [f"warning: {warning}" for warning in report.warnings]
     return "\n".join([*lines, _summary(report)]) + "\n"
 
@@ -52,6 +53,7 @@ def _markdown(report: CheckReport) -> str:
         parts.append(f"<details><summary>{len(same)} the same</summary>\n\n{_table(same)}\n\n</details>")
     if report.new_cells:
         parts.append("Not in the reference: " + "; ".join(one_line(str(key)) for key in report.new_cells) + ".")
+    parts += [one_line(report.environment_note) + "."] if report.environment else []
     parts += [f"**Warning:** {one_line(warning)}" for warning in report.warnings]
     return "\n\n".join(parts) + "\n"
 

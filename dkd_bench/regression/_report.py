@@ -66,6 +66,8 @@ class CheckReport(Part):
     """One for each cell of the reference, in its order."""
     new_cells: tuple[CellKey, ...] = ()
     """Cells of the run that the reference does not have; they count for nothing."""
+    environment: tuple[str, ...] = ()
+    """What of the environment is otherwise than in every run of the reference, such as 'torch 2.15.0 to 2.14.1'."""
     warnings: tuple[str, ...] = ()
     """What to read before believing the verdicts; no verdict changes for it."""
 
@@ -73,6 +75,11 @@ class CheckReport(Part):
     def regressed(self) -> bool:
         """Whether any cell regressed."""
         return any(cell.regressed for cell in self.cells)
+
+    @property
+    def environment_note(self) -> str:
+        """The sentence on ``environment``; empty where nothing of it changed."""
+        return f"the environment changed too: {', '.join(self.environment)}" if self.environment else ""
 
     @property
     def exit_code(self) -> ExitCode:

@@ -18,7 +18,9 @@ from dkd_bench.threats.black_box import BlackBox
 from dkd_bench.threats.joint import Joint
 from dkd_bench.threats.standalone import Standalone
 
-GROUND = Ground(chunk_digests=("chunk-a", "chunk-b"), seed=0, eot_draws=16, harness="code-a")
+GROUND = Ground(
+    chunk_digests=("chunk-a", "chunk-b"), seed=0, eot_draws=16, harness="code-a", libraries={"torch": "2.14.1"}
+)
 LINF = Budget(norm="linf", eps=0.1)
 ALL_THREATS = (BlackBox(), Standalone(), Aggregated(), Joint())
 
@@ -31,11 +33,13 @@ def defense(
     access: frozenset[Access] = frozenset({"gradients"}),
 ) -> PlannedDefense:
     members = ("member-1", "member-2")
-    targets = {"reference": PlannedTarget(digest="digest-lenet")}
-    targets |= {target: PlannedTarget(digest=f"{name}-{target}", randomized=randomized) for target in members}
-    targets |= {
-        target: PlannedTarget(digest=f"{name}-{target}", randomized=randomized, access=access) for target in surrogates
-    }
+
+    def target(called: str, **facts: Any) -> PlannedTarget:
+        return PlannedTarget(digest=called, content=f"content-{called}", **facts)
+
+    targets = {"reference": target("digest-lenet")}
+    targets |= {each: target(f"{name}-{each}", randomized=randomized) for each in members}
+    targets |= {each: target(f"{name}-{each}", randomized=randomized, access=access) for each in surrogates}
     return PlannedDefense(
         name=name, roles=Roles(reference="reference", members=members, surrogates=tuple(surrogates)), targets=targets
     )
@@ -221,6 +225,10 @@ def test_nothing_applies() -> None:
         plan(attacks=[FOR_RANDOMIZED], threat_models=ALL_THREATS)
 
 
+def seeds_of(found: Plan) -> tuple[int, ...]:
+    return tuple(seed for craft in found.crafts for seed in craft.seeds)
+
+
 def keys_of(found: Plan) -> tuple[str, ...]:
     return tuple(key for craft in found.crafts for key in craft.keys)
 
@@ -236,6 +244,7 @@ def keys_of(found: Plan) -> tuple[str, ...]:
         pytest.param({"ground": replace(GROUND, chunk_digests=("chunk-c", "chunk-d"))}, id="images"),
         pytest.param({"ground": replace(GROUND, seed=1)}, id="seed"),
         pytest.param({"ground": replace(GROUND, harness="code-b")}, id="code of the harness"),
+        pytest.param({"ground": replace(GROUND, libraries={"torch": "2.15.0"})}, id="version of torch"),
         pytest.param({"defenses": [defense(randomized=True)]}, id="draws"),
     ],
 )
@@ -255,6 +264,45 @@ def test_keys_know_what_determines_a_craft(changed: dict[str, Any]) -> None:
 )
 def test_keys_know_nothing_else(changed: dict[str, Any]) -> None:
     assert keys_of(plan(**changed)) == keys_of(plan())
+
+
+def recoded(target: PlannedTarget) -> PlannedTarget:
+    return replace(target, digest=f"{target.digest} by other code")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"ground": replace(GROUND, harness="code-b")}, id="code of the harness"),
+        pytest.param({"ground": replace(GROUND, libraries={"torch": "2.15.0"})}, id="version of torch"),
+        pytest.param({"attacks": [attack(identity={**attack().identity, "code": "b"})]}, id="code of the attack"),
+        pytest.param(
+            {"attacks": [attack(identity={**attack().identity, "libraries": {"foolbox": "4"}})]}, id="library"
+        ),
+        pytest.param(
+            {"defenses": [replace(defense(), targets={n: recoded(t) for n, t in defense().targets.items()})]},
+            id="code of the target",
+        ),
+    ],
+)
+def test_seeds_know_what_is_asked_and_no_code(changed: dict[str, Any]) -> None:
+    assert seeds_of(plan(**changed)) == seeds_of(plan())
+    assert not set(keys_of(plan(**changed))) & set(keys_of(plan()))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"defenses": [defense("another")]}, id="target weights"),
+        pytest.param({"attacks": [attack(identity={"name": "pgd", "parameters": {"steps": 41}})]}, id="parameter"),
+        pytest.param({"budgets": [Budget(norm="linf", eps=0.2)]}, id="eps"),
+        pytest.param({"ground": replace(GROUND, chunk_digests=("chunk-c", "chunk-d"))}, id="images"),
+        pytest.param({"ground": replace(GROUND, seed=1)}, id="seed"),
+    ],
+)
+def test_each_question_has_its_own_seeds(changed: dict[str, Any]) -> None:
+    assert not set(seeds_of(plan(**changed))) & set(seeds_of(plan()))
+    assert len(set(seeds_of(plan()))) == len(seeds_of(plan()))
 
 
 def test_keys_do_not_know_what_is_crafted_besides() -> None:

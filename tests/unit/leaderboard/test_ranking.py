@@ -373,3 +373,32 @@ class TestRuns:
         run = make_run([make_cell("rrrr"), make_cell("ffff")])
         with pytest.raises(EvidenceError, match="run 'a' has two cells for dkd/majority/joint/pgd"):
             rank_runs([("a", run)])
+
+
+class TestEnvironments:
+    @pytest.fixture
+    def runs(self, make_cell: MakeCell, make_run: MakeRun) -> list[tuple[str, RunRecord]]:
+        newer = {"versions": {"torch": "2.15.0"}, "environment": {"threads": "2"}}
+        return [
+            ("here", make_run([make_cell("rrrf")])),
+            ("there", make_run([make_cell("rrff", defense="kd")], **newer)),
+        ]
+
+    def test_runs_of_one_suite_rank_together_and_the_legend_says_so(self, runs: list[tuple[str, RunRecord]]) -> None:
+        board = rank_runs(runs)
+        assert ranks(board) == [(1, "dkd"), (1, "kd")]
+        assert board.groups[0].environment is None
+        assert (
+            "- Computed in several environments: here torch 2.4.0, threads unknown; there torch 2.15.0, threads 2. The "
+            "attacks are the same; trained weights, and images at the very boundary, need not be.\n"
+        ) in render_markdown(board)
+        assert "environment" not in render_markdown(rank_runs(runs[:1]))
+
+    def test_a_strict_board_keeps_them_apart(self, runs: list[tuple[str, RunRecord]]) -> None:
+        board = rank_runs(runs, strict_environment=True)
+        assert [group.environment for group in board.groups] == [
+            "torch 2.15.0, device cpu, threads 2",
+            "torch 2.4.0, device cpu",
+        ]
+        assert [len(group.rows) for group in board.groups] == [1, 1]
+        assert "digits, n = 4, computed with torch 2.4.0, device cpu" in render_markdown(board)

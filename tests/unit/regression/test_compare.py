@@ -299,3 +299,36 @@ def test_changed_cells_do_not_count_in_the_correction_of_others(described, make_
     both = reference_from([described([make_cell(OLD), make_cell(OLD, attack="fgsm")])])
     report = compare(both, described([make_cell(lost), make_cell(lost, attack="fgsm")], suite=suite(fgsm=2)))
     assert [cell.verdict for cell in report.cells] == ["regressed", "attack changed"]
+
+
+ELSEWHERE = {"versions": {"python": "3.11.7", "torch": "2.15.0"}, "environment": {"threads": "2"}}
+"""What the run of the reference was not computed with; its threads are not told of."""
+
+
+def test_another_environment_is_compared_and_named(reference, described, make_cell):
+    report = compare(reference, described([make_cell(WORSE)], **ELSEWHERE))
+    assert (only(report).verdict, report.exit_code) == ("regressed", ExitCode.CHECK_FAILED)
+    assert report.environment == ("torch 2.4.0 to 2.15.0",)
+    assert report.environment_note == "the environment changed too: torch 2.4.0 to 2.15.0"
+    report = compare(reference, described([make_cell(OLD)], **ELSEWHERE))
+    assert (only(report).verdict, report.exit_code) == ("same", ExitCode.DONE)
+
+
+def test_the_same_environment_is_not_named(reference, described, make_cell):
+    report = compare(reference, described([make_cell(OLD)]), strict_environment=True)
+    assert (report.environment, report.environment_note, report.exit_code) == ((), "", ExitCode.DONE)
+
+
+def test_a_strict_check_refuses_another_environment(reference, described, make_cell):
+    report = compare(reference, described([make_cell(WORSE)], **ELSEWHERE), strict_environment=True)
+    assert (only(report).verdict, report.exit_code) == ("not comparable", ExitCode.INCOMPLETE)
+    assert only(report).detail == (
+        "the environment is another one (torch 2.4.0 to 2.15.0); make the run where the reference was made, or check "
+        "without --strict-environment"
+    )
+
+
+def test_an_environment_that_one_run_of_the_reference_had_is_not_another(described, make_cell):
+    runs = [described([make_cell(OLD)], training_seed=1, **ELSEWHERE), described([make_cell(OLD)])]
+    report = compare(reference_from(runs), described([make_cell(OLD)], **ELSEWHERE))
+    assert report.environment == ()

@@ -158,3 +158,17 @@ def test_a_file_that_cannot_be_written_is_a_sentence_and_the_other_is_written(re
     assert (tmp_path / "junit.xml").read_text() == render_check(report, "junit")
     assert (tmp_path / "summary.md").read_text() == render_check(report, "markdown")
     assert list(folder.iterdir()) == []
+
+
+def test_another_environment_is_named_in_every_form(report):
+    report = report.model_copy(update={"environment": ("torch 2.15.0 to 2.14.1", "threads 2 to 1")})
+    sentence = "the environment changed too: torch 2.15.0 to 2.14.1, threads 2 to 1"
+    assert sentence in render_check(report, "text").splitlines()
+    assert f"\n\n{sentence}.\n\n" in render_check(report, "markdown")
+    assert json.loads(render_check(report, "json"))["environment"] == list(report.environment)
+    assert ElementTree.fromstring(render_check(report, "junit")).find("testsuite/system-out").text == sentence
+
+
+def test_the_same_environment_is_not_spoken_of(report):
+    assert all("environment" not in render_check(report, form) for form in ("text", "markdown"))
+    assert ElementTree.fromstring(render_check(report, "junit")).find("testsuite/system-out") is None
