@@ -97,12 +97,14 @@ def test_a_defence_that_fails_does_not_hide_the_others(command, tmp_path):
 
 def test_what_was_measured_is_found_again(command, monkeypatch, cache):
     words = (*LSS, "--dataset", "TINY", "--layer", "logits", "--n-examples", "50")
+    others = set((cache / "separations").iterdir())
     _, first, _ = command(*words)
     kept = sorted((cache / "separations").iterdir())
+    (measured,) = set(kept) - others
     monkeypatch.setattr(latents, "outputs_on", None)
     assert command(*words)[:2] == (0, first)
     assert sorted((cache / "separations").iterdir()) == kept
-    kept[0].write_text("{}")
+    measured.write_text("{}")
     status, _, err = command(*words)
     assert status == 3
     assert "is damaged" in err
