@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from dkd_bench.regression import Rule, Sample, decide
+from dkd_bench.check import Rule, Sample, decide
 
 CELLS = 16
 ACCURACY = 0.6

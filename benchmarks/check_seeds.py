@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from dkd_bench.regression import Rule, Sample, decide
-from dkd_bench.rundir import load_run
+from dkd_bench.check import Rule, Sample, decide
+from dkd_bench.records.rundir import load_run
 
 MOST_REFERENCES = 30
 """Choices of reference runs for each number of them, drawn at random."""

@@ -16,13 +16,13 @@ from time import perf_counter
 from typing import Any
 
 from dkd_bench import pipeline
-from dkd_bench.cache import cache_root
-from dkd_bench.craft import Crafter
-from dkd_bench.diagnosis import diagnosed
-from dkd_bench.prepare import Workbench, prepare
+from dkd_bench.doubts.contradictions import diagnosed
 from dkd_bench.progress import SilentProgress
-from dkd_bench.request import RunRequest
-from dkd_bench.store import TensorStore
+from dkd_bench.steps.craft import Crafter
+from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.store.cache import cache_root
+from dkd_bench.store.files import TensorStore
 
 
 class Clock:

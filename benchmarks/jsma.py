@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from dkd_bench.attacks.jsma import JSMAConfig, targeted_jsma
 from dkd_bench.budget import perturbation_norms
 from dkd_bench.data import select_balanced
-from dkd_bench.prepare import train
 from dkd_bench.progress import SilentProgress
-from dkd_bench.request import TrainRequest
+from dkd_bench.steps.prepare import train
+from dkd_bench.steps.request import TrainRequest
 from dkd_bench.target import Target
 
 CONFIG = JSMAConfig()

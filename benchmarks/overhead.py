@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from dkd_bench.cache import cache_root
 from dkd_bench.pipeline import run
-from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import SilentProgress
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.store.cache import cache_root
 
 
 def bare_attacks(bench: Workbench) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from dkd_bench.separation import ensemble_separation, permutation_null
+from dkd_bench.separation.lss import ensemble_separation, permutation_null
 
 Latents = NDArray[np.float32]
 

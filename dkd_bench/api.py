@@ -2,19 +2,18 @@
 
 from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.budget import Budget, Norm, perturbation_norms, project
-from dkd_bench.cache import cache_root
 from dkd_bench.data import Dataset, ImageSpec, Split
-from dkd_bench.decisions import boosted, majority
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
-from dkd_bench.digests import digest_module
-from dkd_bench.ensemble import VotingEnsemble
+from dkd_bench.defense.decisions import boosted, majority
+from dkd_bench.defense.ensemble import VotingEnsemble
+from dkd_bench.defense.single import SingleNetwork
 from dkd_bench.errors import AttackError, ConfigError, DatasetError, DkdBenchError, PluginError, UnknownNameError
-from dkd_bench.networks import build_network
+from dkd_bench.plugins.settings import NoSettings
 from dkd_bench.progress import Progress
-from dkd_bench.settings import NoSettings
-from dkd_bench.single import SingleNetwork
-from dkd_bench.surrogates import BPDA, Detecting, EnsembleSurrogate, OnManifold, ensemble_surrogates
+from dkd_bench.store.cache import cache_root
+from dkd_bench.store.digests import digest_module
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import BPDA, Detecting, EnsembleSurrogate, OnManifold, ensemble_surrogates
 from dkd_bench.training import (
     CrossEntropy,
     Objective,
@@ -26,6 +25,7 @@ from dkd_bench.training import (
     outputs_on,
     train_network,
 )
+from dkd_bench.training.networks import build_network
 
 __all__ = [
     "ABSTAIN",

@@ -9,26 +9,26 @@ from typing import final
 
 from torch import Tensor
 
-from dkd_bench.cells import Cost, Examined, empty_cells, scored_cell, trials_without_crafts
-from dkd_bench.challenge import Challenged, Challenger
-from dkd_bench.craft import Chunk, Crafter, Evidence, crafts_store
 from dkd_bench.defense import ABSTAIN
-from dkd_bench.diagnosis import diagnosed
+from dkd_bench.doubts.challenges import Challenged, Challenger
+from dkd_bench.doubts.contradictions import diagnosed
 from dkd_bench.errors import AttackError, ConfigError, EvidenceError, PluginError
-from dkd_bench.flags import INTERRUPTED, NOT_ADAPTIVE, RANDOM, UNVERIFIED, row_status
-from dkd_bench.latents import separations
-from dkd_bench.manifest import make_manifest, suite_record
-from dkd_bench.plan import Craft, Trial, budgets_of
-from dkd_bench.prepare import Workbench, prepare
+from dkd_bench.executors.local import crafted_ahead
+from dkd_bench.plugins.suites import suite_fingerprint
 from dkd_bench.progress import Progress, SilentProgress, Task
 from dkd_bench.records import CellRecord, EvidenceRecord, FlagRecord, RunRecord, SeparationRecord
-from dkd_bench.request import RunRequest
-from dkd_bench.retention import keep_evidence
-from dkd_bench.rundir import RESULTS, evidence_store, forget_pictures, found_fault, load_for_ranking, save_run
-from dkd_bench.score import TrialScorer, decided
-from dkd_bench.statistics import mean_interval
-from dkd_bench.suites import suite_fingerprint
-from dkd_bench.workers import crafted_ahead
+from dkd_bench.records.flags import INTERRUPTED, NOT_ADAPTIVE, RANDOM, UNVERIFIED, row_status
+from dkd_bench.records.retention import keep_evidence
+from dkd_bench.records.rundir import RESULTS, evidence_store, forget_pictures, found_fault, load_for_ranking, save_run
+from dkd_bench.records.statistics import mean_interval
+from dkd_bench.separation.latents import separations
+from dkd_bench.steps.cells import Cost, Examined, empty_cells, scored_cell, trials_without_crafts
+from dkd_bench.steps.craft import Chunk, Crafter, Evidence, crafts_store
+from dkd_bench.steps.manifest import make_manifest, suite_record
+from dkd_bench.steps.plan import Craft, Trial, budgets_of
+from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.score import TrialScorer, decided
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from dkd_bench.errors import ConfigError, StoreError
 from dkd_bench.leaderboard import rank_runs, render
+from dkd_bench.records.rundir import RESULTS, load_for_ranking, with_pictures
 from dkd_bench.reproduction import TARGETS, Reproduction, render_reproduction
-from dkd_bench.rundir import RESULTS, load_for_ranking, with_pictures
-from dkd_bench.store import read_file, write_file
+from dkd_bench.store.files import read_file, write_file
 
 PAGE = "LEADERBOARD.md"
 

@@ -57,7 +57,7 @@ class DefenseGANSettings:
     critic_steps: int = 5
     """Steps of the critic for one of the generator."""
     network: str = "auto"
-    """The classifier, a name of ``dkd_bench.networks``; ``auto`` is the one of Table 1 that fits the images."""
+    """The classifier, a name of ``dkd_bench.training.networks``; ``auto`` is that of Table 1 which fits."""
 
     def __post_init__(self) -> None:
         for name in ("restarts", "rate", "critic_steps"):

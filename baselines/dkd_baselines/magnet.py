@@ -45,7 +45,7 @@ class MagNetSettings:
     """What can be set of MagNet."""
 
     network: str = "auto"
-    """The protected classifier, a name of ``dkd_bench.networks``; ``auto`` is the one of Table 1."""
+    """The protected classifier, a name of ``dkd_bench.training.networks``; ``auto`` is the one of Table 1."""
     epochs: int = 0
     """Epochs of each autoencoder; 0 for the authors' under the recipe ``paper``, else for a few minutes' worth."""
     noise: float = 0.0

@@ -59,7 +59,7 @@ class PixelDefendSettings:
     epochs_ratio: float = 0.25
     """Epochs of the density in units of the recipe's."""
     network: str = "auto"
-    """The classifier, a name of ``dkd_bench.networks``; ``auto`` is the one of Table 1 that fits the images."""
+    """The classifier, a name of ``dkd_bench.training.networks``; ``auto`` is that of Table 1 which fits."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps_defend <= 1:

@@ -44,7 +44,7 @@ class RobustSettings:
     epochs_ratio: float = 2.5
     """Epochs in units of the recipe's: learning to stand takes longer than learning to answer."""
     network: str = "auto"
-    """A name of ``dkd_bench.networks``; ``auto`` is ``strided`` for large gray images, else that of Table 1."""
+    """A name of ``dkd_bench.training.networks``; ``auto``: ``strided`` for large gray images, else that of Table 1."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps <= 1:

@@ -13,7 +13,7 @@ class UndefendedSettings:
     """What can be set of the undefended network."""
 
     network: str = "auto"
-    """A name of ``dkd_bench.networks``; ``auto`` is the one of Table 1 that fits the images."""
+    """A name of ``dkd_bench.training.networks``; ``auto`` is the one of Table 1 that fits the images."""
 
 
 @final

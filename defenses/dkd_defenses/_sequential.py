@@ -37,7 +37,7 @@ class EnsembleSettings:
     top_n: int = 2
     """Classes that each member names in the boosted vote."""
     network: str = "auto"
-    """A name of ``dkd_bench.networks``; ``auto`` is the one of Table 1 that fits the images."""
+    """A name of ``dkd_bench.training.networks``; ``auto`` is the one of Table 1 that fits the images."""
 
     def __post_init__(self) -> None:
         if self.n_members < 1:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Budget, Norm
-from dkd_bench.digests import code_digest, library_versions
-from dkd_bench.environment import ENVIRONMENT_LIBRARIES
 from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
+from dkd_bench.plugins.settings import NoSettings, settings_as_json
 from dkd_bench.randomness import isolated_randomness
-from dkd_bench.settings import NoSettings, settings_as_json
+from dkd_bench.records.environment import ENVIRONMENT_LIBRARIES
+from dkd_bench.store.digests import code_digest, library_versions
 from dkd_bench.target import Access, Target
 
 
@@ -58,7 +58,7 @@ class Attack(ABC):
     def identity(self) -> dict[str, Any]:
         """Return what the attack is: name, parameters, the libraries that define it, code.
 
-        Where it runs is no part of it: see ``dkd_bench.environment``.
+        Where it runs is no part of it: see ``dkd_bench.records.environment``.
         """
         return {
             "name": self.meta.name,
@@ -77,7 +77,7 @@ class Attack(ABC):
 
         An image for which nothing was found comes back as it was or, inside a budget, as the most promising
         point: a judge other than the target may fall for it. Budget and box are not repaired here:
-        ``dkd_bench.verify`` refuses what breaks them. The same arguments give the same images.
+        ``dkd_bench.attacks.images`` refuses what breaks them. The same arguments give the same images.
 
         Raises:
             ConfigError: if the attack does not know the budget's norm or kind.

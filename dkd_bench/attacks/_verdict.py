@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from dkd_bench.surrogates import Detecting
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import Detecting
 
 
 @final

@@ -17,8 +17,8 @@ from torch import Tensor
 from dkd_bench.attacks._base import Attack, AttackMeta
 from dkd_bench.attacks._checks import require_positive
 from dkd_bench.budget import Budget, Norm, perturbation_norms
-from dkd_bench.surrogates import Detecting
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import Detecting
 
 _FIRST_REACH = 0.1
 """How far around the first boundary point the target is asked, in L2; at the later ones it goes by the distance."""

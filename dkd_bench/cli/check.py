@@ -41,8 +41,8 @@ def check(
     data_root: DataRoot = None,
 ) -> int:
     """Compare a run with a reference, cell by cell on the same images: 1 if it regressed, 3 if not all was compared."""
+    from dkd_bench.check import CheckRequest, check_run, render_check, save_check
     from dkd_bench.errors import ExitCode
-    from dkd_bench.regression import CheckRequest, check_run, render_check, save_check
 
     request = CheckRequest(
         against=against,

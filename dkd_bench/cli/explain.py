@@ -8,7 +8,7 @@ import typer
 
 from dkd_bench.cli.console import show
 from dkd_bench.errors import UnknownNameError
-from dkd_bench.flags import FLAGS
+from dkd_bench.records.flags import FLAGS
 
 
 def explain(

@@ -52,7 +52,7 @@ def leaderboard(
 ) -> None:
     """Print the leaderboard of one or several runs; rows of unlike attacks, images or budgets rank apart."""
     from dkd_bench.leaderboard import rank_runs, read_published, render, render_robustbench
-    from dkd_bench.rundir import load_for_ranking
+    from dkd_bench.records.rundir import load_for_ranking
 
     if output_format == "robustbench":
         if len(runs) > 1 or published:

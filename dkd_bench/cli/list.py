@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from dkd_bench import registry
 from dkd_bench.cli.console import show
 from dkd_bench.errors import UnknownNameError
+from dkd_bench.plugins import registry
 
 
 def list_plugins(

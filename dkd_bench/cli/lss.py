@@ -9,7 +9,7 @@ import typer
 from dkd_bench.cli.console import report_error, reported_progress, show
 from dkd_bench.cli.options import DataRoot, DatasetName, Defenses, Device, OutputFormat, RecipeName, Seed, Settings
 from dkd_bench.errors import ConfigError, ExitCode
-from dkd_bench.request import TrainRequest
+from dkd_bench.steps.request import TrainRequest
 
 
 def lss(
@@ -43,9 +43,9 @@ def lss(
     )
     if null_draws < 0:
         raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
-    from dkd_bench.latents import measured_separation
     from dkd_bench.leaderboard import render_separations
-    from dkd_bench.prepare import train
+    from dkd_bench.separation.latents import measured_separation
+    from dkd_bench.steps.prepare import train
 
     reports, reasons = [], []
     with reported_progress() as progress:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.request import DeviceName
+from dkd_bench.steps.request import DeviceName
 
 Defenses = Annotated[
     list[str],

@@ -23,7 +23,7 @@ from dkd_bench.cli.options import (
     with_files,
 )
 from dkd_bench.errors import ExitCode
-from dkd_bench.request import JOINT, RunRequest
+from dkd_bench.steps.request import JOINT, RunRequest
 
 
 def probe(
@@ -68,7 +68,7 @@ def probe(
         device=device,
         data_root=data_root,
     )
-    from dkd_bench.probe_report import probe_defense, render_probe
+    from dkd_bench.probe.report import probe_defense, render_probe
 
     with reported_progress() as progress:
         report = probe_defense(request, progress=progress)

@@ -18,6 +18,6 @@ def reference(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write, small enough to commit.")],
 ) -> None:
     """Write the reference that 'dkd-bench check' holds later runs against: outcomes and digests, no images."""
-    from dkd_bench.regression import make_reference
+    from dkd_bench.check import make_reference
 
     show(make_reference(runs, out))

@@ -29,7 +29,7 @@ from dkd_bench.cli.options import (
     with_files,
 )
 from dkd_bench.errors import ExitCode
-from dkd_bench.request import KeepEvidence, RunRequest
+from dkd_bench.steps.request import KeepEvidence, RunRequest
 
 
 def run(

@@ -23,7 +23,7 @@ from dkd_bench.cli.options import (
     ThreatModels,
 )
 from dkd_bench.errors import ConfigError
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.request import RunRequest
 
 
 def sweep(

@@ -16,7 +16,7 @@ from dkd_bench.cli.options import (
     with_files,
 )
 from dkd_bench.errors import ExitCode
-from dkd_bench.request import TrainRequest
+from dkd_bench.steps.request import TrainRequest
 
 
 def train(
@@ -40,7 +40,7 @@ def train(
         device=device,
         data_root=data_root,
     )
-    from dkd_bench.prepare import train as train_request
+    from dkd_bench.steps.prepare import train as train_request
 
     with reported_progress() as progress:
         trained = train_request(request, progress)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Norm
-from dkd_bench.digests import digest_json, digest_tensors
 from dkd_bench.errors import ConfigError, DatasetError
+from dkd_bench.store.digests import digest_json, digest_tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

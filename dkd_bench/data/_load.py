@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dkd_bench import registry
 from dkd_bench.data._dataset import Dataset, data_root
 from dkd_bench.errors import PluginError
+from dkd_bench.plugins import registry
 
 
 def load_dataset(reference: str, *, root: Path | None = None) -> Dataset:

@@ -23,10 +23,10 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import calculate_md5
 
 from dkd_bench.budget import Norm
-from dkd_bench.cache import cache_root
 from dkd_bench.data._argument import refuse_argument
 from dkd_bench.data._dataset import Dataset, Split
 from dkd_bench.errors import DatasetError
+from dkd_bench.store.cache import cache_root
 
 _N_CLASSES = 10
 _N_EXAMPLES = 1000

@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from dkd_bench.budget import Norm
-from dkd_bench.flags import RowStatus
 from dkd_bench.leaderboard._published import PublishedRow
 from dkd_bench.records import DetectorRecord, FlagRecord, Fraction, Interval, NormQuantiles, SeparationRecord
+from dkd_bench.records.flags import RowStatus
 
 Status = Literal["ok", "error", "not_run"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from dkd_bench.records import SURVIVED, CellRecord, Fraction, Interval, Outcome, shares_survived, worst_outcome
-from dkd_bench.statistics import interval, mean_interval
+from dkd_bench.records.statistics import interval, mean_interval
 
 
 @final

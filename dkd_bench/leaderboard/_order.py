@@ -10,7 +10,7 @@ from typing import final
 
 from dkd_bench.leaderboard._board import PairedDifference, Row, SeedSpread
 from dkd_bench.leaderboard._merging import Fate
-from dkd_bench.statistics import Difference, paired_difference
+from dkd_bench.records.statistics import Difference, paired_difference
 
 
 @final

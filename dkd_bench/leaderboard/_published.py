@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from dkd_bench.errors import ConfigError
 from dkd_bench.leaderboard._table import NOTHING, table
 from dkd_bench.records import Fraction
-from dkd_bench.store import read_file
+from dkd_bench.store.files import read_file
 
 Threat = Literal["Linf", "L2", "corruptions", "corruptions_3d", "unknown"]
 """RobustBench's words for what may change in an image; ``unknown`` for a file outside its folders."""

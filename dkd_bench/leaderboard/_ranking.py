@@ -9,9 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from dkd_bench.budget import NORMS, Norm
-from dkd_bench.environment import environment_in_words, environment_of
 from dkd_bench.errors import ConfigError, EvidenceError
-from dkd_bench.flags import row_status
 from dkd_bench.leaderboard._board import (
     AttackScore,
     Board,
@@ -24,8 +22,10 @@ from dkd_bench.leaderboard._board import (
 from dkd_bench.leaderboard._merging import Fate, fate_of, worst_of
 from dkd_bench.leaderboard._order import Standing, Training, in_order, seed_spreads
 from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, FlagRecord, Interval, Outcome, RunRecord
-from dkd_bench.request import JOINT
-from dkd_bench.statistics import interval
+from dkd_bench.records.environment import environment_in_words, environment_of
+from dkd_bench.records.flags import row_status
+from dkd_bench.records.statistics import interval
+from dkd_bench.steps.request import JOINT
 
 READING_ORDER = ("black-box", "standalone", "aggregated", JOINT)
 """Threat models from the least sight of the defence to the most; others follow by name."""

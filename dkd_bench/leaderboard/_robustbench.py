@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from dkd_bench.budget import Norm
 from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
-from dkd_bench.flags import row_status
 from dkd_bench.leaderboard._merging import fate_of
 from dkd_bench.leaderboard._published import eps_as_text, fraction_of
 from dkd_bench.records import CellRecord, DefenseRecord, Fraction, RunRecord
-from dkd_bench.request import JOINT
+from dkd_bench.records.flags import row_status
+from dkd_bench.steps.request import JOINT
 
 AUTOATTACK = "autoattack"
 """The attack that RobustBench ranks by, made on the whole defence."""
@@ -304,7 +304,7 @@ def _check_attack(record: RunRecord) -> None:
 def _standard_parameters() -> dict[str, Any]:
     """Return the library's parameters, which are the attack's defaults; imported here since attacks need torch."""
     from dkd_bench.attacks.autoattack import AutoAttackConfig
-    from dkd_bench.settings import settings_as_json
+    from dkd_bench.plugins.settings import settings_as_json
 
     return settings_as_json(AutoAttackConfig())
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.leaderboard._render import FORMATS, Format
 from dkd_bench.leaderboard._table import NOTHING, one_line, percent, table
-from dkd_bench.separation_records import Separation, SeparationReport
+from dkd_bench.separation.records import Separation, SeparationReport
 
 _LEGEND = (
     "LSS: the width 2/||w|| of the widest gap between the latents of one member and those of all others, the margin "

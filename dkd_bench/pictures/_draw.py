@@ -9,19 +9,19 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dkd_bench.digests import digest_json
 from dkd_bench.errors import ConfigError, DatasetError, DkdBenchError, EvidenceError, PluginError, UnknownNameError
 from dkd_bench.pictures._evidence import EvidenceKept
 from dkd_bench.pictures._names import file_name, reading_order
 from dkd_bench.pictures._studio import LeftOutError, Studio
 from dkd_bench.plots import PICTURE_FORMATS, Curve, CurvePoint, PictureFormat, curves_figure, figure_bytes
-from dkd_bench.prepare import prepare
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, RunRecord
-from dkd_bench.request import DeviceName, RunRequest
-from dkd_bench.rundir import PLOTS, load_run, save_board
-from dkd_bench.store import write_file
-from dkd_bench.weights import weights_store
+from dkd_bench.records.rundir import PLOTS, load_run, save_board
+from dkd_bench.steps.prepare import prepare
+from dkd_bench.steps.request import DeviceName, RunRequest
+from dkd_bench.steps.weights import weights_store
+from dkd_bench.store.digests import digest_json
+from dkd_bench.store.files import write_file
 
 log = logging.getLogger(__name__)
 

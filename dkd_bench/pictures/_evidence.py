@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Budget
-from dkd_bench.craft import Chunk, crafts_store
 from dkd_bench.errors import EvidenceError
-from dkd_bench.plan import Trial
-from dkd_bench.prepare import Workbench
 from dkd_bench.records import CellRecord, RunRecord
-from dkd_bench.rundir import evidence_store
+from dkd_bench.records.rundir import evidence_store
+from dkd_bench.steps.craft import Chunk, crafts_store
+from dkd_bench.steps.plan import Trial
+from dkd_bench.steps.prepare import Workbench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

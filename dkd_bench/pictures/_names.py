@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from dkd_bench.request import THREAT_MODELS
+from dkd_bench.steps.request import THREAT_MODELS
 
 
 def file_name(text: str) -> str:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from dkd_bench.defense import ABSTAIN, Defense
 from dkd_bench.errors import ConfigError
-from dkd_bench.latents import LATENT_LAYER
 from dkd_bench.pictures._evidence import EvidenceKept, KeptChunk, crafted_under
 from dkd_bench.pictures._names import file_name, strongest_first
-from dkd_bench.plan import Trial
 from dkd_bench.plots import ExampleImage, LatentsData, TransferData, examples_figure, latents_figure, transfer_figure
+from dkd_bench.separation.latents import LATENT_LAYER
+from dkd_bench.steps.plan import Trial
 from dkd_bench.threats.standalone import Standalone
 from dkd_bench.training import captured_latent
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from dkd_bench.budget import Norm
 from dkd_bench.errors import ConfigError
 from dkd_bench.plots._style import NORM_WORDS, color, marker, styled
-from dkd_bench.statistics import wilson_interval
+from dkd_bench.records.statistics import wilson_interval
 
 _TRUSTED = "joint"
 _COLUMN_INCHES, _ROW_INCHES = 2.45, 2.15

@@ -8,7 +8,7 @@ from dkd_bench.reproduction._record import Block, Entry, Estimate, Row, Trend
 from dkd_bench.reproduction._study import StudyRequest
 from dkd_bench.reproduction._tables import Tables
 from dkd_bench.reproduction._trends import Comparison, trend
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.request import RunRequest
 from dkd_bench.sweep import Sweep, SweepPoint, SweepRequest
 
 ZETAS = ("0", "0.5", "0.7", "0.9", "0.95")

@@ -7,8 +7,8 @@ from statistics import fmean, stdev
 
 from dkd_bench.errors import EvidenceError
 from dkd_bench.records import SURVIVED, CellRecord, Fraction, RunRecord
+from dkd_bench.records.statistics import mean_interval
 from dkd_bench.reproduction._record import Estimate
-from dkd_bench.statistics import mean_interval
 
 
 def estimate(values: Sequence[Fraction], n: int) -> Estimate:

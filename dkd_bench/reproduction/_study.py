@@ -12,8 +12,8 @@ from dkd_bench.errors import ConfigError, EvidenceError
 from dkd_bench.pipeline import run_whole
 from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
-from dkd_bench.request import DeviceName, RunRequest, TrainRequest
-from dkd_bench.rundir import RESULTS, load_run
+from dkd_bench.records.rundir import RESULTS, load_run
+from dkd_bench.steps.request import DeviceName, RunRequest, TrainRequest
 from dkd_bench.sweep import in_folder_of_its_own
 
 DEFENSES = ("none", "dkd", "kd", "ri")

@@ -8,11 +8,11 @@ from dataclasses import replace
 from dkd_bench.errors import AttackError, ConfigError
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.pipeline import run_whole
-from dkd_bench.prepare import check_words, concerning, defense_name
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, Interval, RunRecord
-from dkd_bench.request import RunRequest
-from dkd_bench.statistics import mean_interval
+from dkd_bench.records.statistics import mean_interval
+from dkd_bench.steps.prepare import check_words, concerning, defense_name
+from dkd_bench.steps.request import RunRequest
 from dkd_bench.sweep._record import Sweep, SweepPoint
 from dkd_bench.sweep._request import SweepRequest
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dkd_bench.leaderboard import margins, one_line, percent_interval, table
 from dkd_bench.plots import PictureFormat, SweepFigureData, figure_bytes, sweep_figure
 from dkd_bench.records import Interval
-from dkd_bench.store import write_file, write_json
+from dkd_bench.store.files import write_file, write_json
 from dkd_bench.sweep._record import Sweep, SweepPoint
 
 LSS, SCALE_FREE, CLEAN = "LSS (raw margin)", "LSS, scale-free", "clean accuracy"

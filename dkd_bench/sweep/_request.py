@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dkd_bench.digests import digest_json
 from dkd_bench.errors import ConfigError
-from dkd_bench.request import RunRequest
-from dkd_bench.suites import resolve_attacks
+from dkd_bench.plugins.suites import resolve_attacks
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.store.digests import digest_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

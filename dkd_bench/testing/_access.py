@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.errors import AttackError
-from dkd_bench.surrogates import Detecting, OnManifold
 from dkd_bench.target import Access
+from dkd_bench.target.surrogates import Detecting, OnManifold
 
 _TOLERATED = 0.005
 """By how much the two values of a pair may differ, in [0, 1] pixel units, as a root mean square over the image."""

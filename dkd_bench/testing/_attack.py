@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack, AttackMeta
+from dkd_bench.attacks.images import check_images
 from dkd_bench.budget import NORMS, Budget, Norm, perturbation_norms
-from dkd_bench.digests import digest_json, digest_module
-from dkd_bench.networks import build_network
+from dkd_bench.plugins.settings import setting_names
 from dkd_bench.randomness import isolated_randomness
-from dkd_bench.settings import setting_names
+from dkd_bench.store.digests import digest_json, digest_module
 from dkd_bench.target import Access, Target
 from dkd_bench.testing._access import of_pairs, offering
 from dkd_bench.testing._common import (
@@ -31,7 +31,7 @@ from dkd_bench.testing._common import (
 )
 from dkd_bench.testing._linear import LinearProblem, linear_problem
 from dkd_bench.training import TrainingSet, train_network
-from dkd_bench.verify import check_images
+from dkd_bench.training.networks import build_network
 
 _SEED = 7
 _REACH = 1.5

@@ -15,14 +15,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkd_bench.admission import admit
 from dkd_bench.data import Dataset
 from dkd_bench.defense import ABSTAIN, Defense, DefenseMeta, check_structure
-from dkd_bench.digests import digest_module, digest_tensors
+from dkd_bench.defense.admission import admit
 from dkd_bench.errors import DkdBenchError
 from dkd_bench.progress import SilentProgress
 from dkd_bench.randomness import isolated_randomness
-from dkd_bench.store import load_tensors, save_tensors
+from dkd_bench.steps.weights import ready_for_inference
+from dkd_bench.store.digests import digest_module, digest_tensors
+from dkd_bench.store.files import load_tensors, save_tensors
 from dkd_bench.target import Target
 from dkd_bench.testing._common import (
     QUICK_RECIPE,
@@ -35,7 +36,6 @@ from dkd_bench.testing._common import (
     quick_dataset,
 )
 from dkd_bench.training import Recipe, TrainingSet
-from dkd_bench.weights import ready_for_inference
 
 _SEED = 3
 _DRAWS = 20

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.data import Split
-from dkd_bench.digests import code_digest, digest_json, digest_module, library_versions
 from dkd_bench.errors import ConfigError
 from dkd_bench.progress import Progress, SilentProgress, Task
-from dkd_bench.store import TensorStore
+from dkd_bench.store.digests import code_digest, digest_json, digest_module, library_versions
+from dkd_bench.store.files import TensorStore
 from dkd_bench.training._recipes import Recipe
 
 EVALUATION_BATCH = 250

@@ -9,7 +9,6 @@ import pytest
 from dkd_baselines.defense_gan import DefenseGANSettings
 from dkd_baselines.pixel_defend import PixelDefendSettings
 from dkd_baselines.robust_training import RobustSettings, TradesSettings
-from dkd_bench import registry
 from dkd_bench.attacks.autoattack import AutoAttackConfig, AutoAttackRandConfig
 from dkd_bench.attacks.detector_aware import DetectorCarliniWagnerConfig, DetectorPGDConfig
 from dkd_bench.attacks.foolbox_attacks import CarliniWagnerConfig
@@ -17,8 +16,9 @@ from dkd_bench.attacks.hop_skip_jump import HopSkipJumpConfig
 from dkd_bench.attacks.latent import LatentConfig
 from dkd_bench.attacks.square import SquareConfig
 from dkd_bench.errors import UnknownNameError
-from dkd_bench.prepare import check_words
-from dkd_bench.request import RunRequest
+from dkd_bench.plugins import registry
+from dkd_bench.steps.prepare import check_words
+from dkd_bench.steps.request import RunRequest
 from dkd_bench.testing import AttackContract, DefenseContract, checks_of
 from dkd_defenses.dkd import DKDSettings
 

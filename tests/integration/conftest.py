@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from dkd_bench.cli import app
 from dkd_bench.pipeline import run
 from dkd_bench.records import RunRecord
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.request import RunRequest
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ from textwrap import dedent
 
 import pytest
 
-from dkd_bench.audit import audit
-from dkd_bench.flags import NOT_ADAPTIVE, ZERO_GRADIENTS
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.progress import SilentProgress
 from dkd_bench.records import CellRecord, RunRecord
+from dkd_bench.records.flags import NOT_ADAPTIVE, ZERO_GRADIENTS
+from dkd_bench.verify import audit
 
 PLUGINS = """
     import torch

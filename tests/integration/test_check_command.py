@@ -10,15 +10,15 @@ from xml.etree import ElementTree
 import pytest
 import typer
 
+from dkd_bench.check import EvidenceReplay, Rule, compare, load_reference, reference_from, save_reference
 from dkd_bench.cli.check import check
 from dkd_bench.cli.reference import reference as reference_command
 from dkd_bench.errors import ConfigError, DkdBenchError
 from dkd_bench.pipeline import run
 from dkd_bench.progress import SilentProgress
-from dkd_bench.regression import EvidenceReplay, Rule, compare, load_reference, reference_from, save_reference
-from dkd_bench.request import RunRequest
-from dkd_bench.rundir import load_run
-from dkd_bench.store import TensorStore
+from dkd_bench.records.rundir import load_run
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.store.files import TensorStore
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dkd_bench.audit import check_claim, read_claim
 from dkd_bench.cli import app
 from dkd_bench.data import load_dataset, select_balanced
 from dkd_bench.errors import ConfigError, DkdBenchError
 from dkd_bench.pipeline import run
 from dkd_bench.progress import SilentProgress
-from dkd_bench.request import RunRequest
-from dkd_bench.rundir import evidence_store
+from dkd_bench.records.rundir import evidence_store
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.verify import check_claim, read_claim
 
 N = 40
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dkd_bench.cli import app
-from dkd_bench.flags import FLAGS
+from dkd_bench.records.flags import FLAGS
 
 pytestmark = pytest.mark.usefixtures("cache")
 

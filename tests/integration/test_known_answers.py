@@ -8,7 +8,9 @@ from textwrap import dedent
 
 import pytest
 
-from dkd_bench.flags import (
+from dkd_bench.leaderboard import Row, rank_runs
+from dkd_bench.records import RunRecord
+from dkd_bench.records.flags import (
     ATTACK_ERROR,
     BAD_GRADIENTS,
     BLACK_BOX,
@@ -23,9 +25,7 @@ from dkd_bench.flags import (
     UNBOUNDED,
     ZERO_GRADIENTS,
 )
-from dkd_bench.leaderboard import Row, rank_runs
-from dkd_bench.records import RunRecord
-from dkd_bench.rundir import load_run
+from dkd_bench.records.rundir import load_run
 
 DEFENSES = """
     import torch
@@ -401,7 +401,7 @@ def test_a_run_interrupted_while_it_is_challenged_is_not_through(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dkd_bench.challenge.Challenger.challenge", stop)
+        patch.setattr("dkd_bench.doubts.challenges.Challenger.challenge", stop)
         with pytest.raises(KeyboardInterrupt):
             bench("run", evidence=evidence, **words)
     record = load_run(tmp_path / "run")

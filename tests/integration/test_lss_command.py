@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from dkd_bench import latents
-from dkd_bench.separation_records import SeparationReport
+from dkd_bench.separation import latents
+from dkd_bench.separation.records import SeparationReport
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -15,8 +15,8 @@ from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
 from dkd_bench.pictures import draw, run_curves
 from dkd_bench.progress import SilentProgress
 from dkd_bench.records import Outcome
-from dkd_bench.rundir import load_run, save_run
-from dkd_bench.store import TensorStore
+from dkd_bench.records.rundir import load_run, save_run
+from dkd_bench.store.files import TensorStore
 
 PICTURES = ["curves", "transfer-dkd", "examples-dkd-joint", "latents-dkd"]
 
@@ -182,7 +182,7 @@ def test_help_waits_for_neither_torch_nor_matplotlib():
 
 def test_pictures_do_not_outlive_the_numbers_that_they_show(bench, run_folder, monkeypatch):
     drawn(run_folder)
-    monkeypatch.setattr("dkd_bench.prepare.package_digest", lambda: "of other code")
+    monkeypatch.setattr("dkd_bench.steps.prepare.package_digest", lambda: "of other code")
 
     bench(attacks=("fgsm",))
 

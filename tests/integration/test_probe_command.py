@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dkd_bench.flags import FLAGS
+from dkd_bench.records.flags import FLAGS
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -11,8 +11,8 @@ import pytest
 
 from dkd_bench.errors import ConfigError, StoreError
 from dkd_bench.published import PAGE, pages, publish, stale_pages
+from dkd_bench.records.rundir import load_run
 from dkd_bench.reproduction import Reproduced, Reproduction, save_reproduction
-from dkd_bench.rundir import load_run
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
 RUNS = sorted(path.parent for path in PUBLISHED.glob("*/results.json"))

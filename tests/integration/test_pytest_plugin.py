@@ -12,9 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dkd_bench.errors import AttackError, ConfigError, UnknownNameError
-from dkd_bench.pipeline import run
-from dkd_bench.pytest_plugin import (
+from dkd_bench.check import Rule, reference_from, save_reference
+from dkd_bench.cli.pytest_plugin import (
     AttackChangedWarning,
     RobustAccuracy,
     RobustnessReference,
@@ -22,9 +21,10 @@ from dkd_bench.pytest_plugin import (
     robust_accuracy,
     run_request,
 )
+from dkd_bench.errors import AttackError, ConfigError, UnknownNameError
+from dkd_bench.pipeline import run
 from dkd_bench.records import FlagRecord, Outcome, RunRecord
-from dkd_bench.regression import Rule, reference_from, save_reference
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.request import RunRequest
 
 WORDS = {"device": "cpu", "n_examples": 20, "attack": "fgsm", "threat_model": "joint"}
 
@@ -241,10 +241,10 @@ def test_reference_is_narrowed_to_what_the_test_asks_for(session):
 
 
 def test_plugin_imports_nothing_heavy():
-    code = "import sys, dkd_bench.pytest_plugin; print(*sys.modules)"
+    code = "import sys, dkd_bench.cli.pytest_plugin; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "dkd_bench.pytest_plugin" in loaded
+    assert "dkd_bench.cli.pytest_plugin" in loaded
     assert not {"torch", "numpy", "scipy", "pydantic", "typer", "rich", "dkd_bench.records"} & loaded
 
 

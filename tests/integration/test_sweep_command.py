@@ -10,7 +10,7 @@ import pytest
 from dkd_bench.cli import app
 from dkd_bench.errors import ConfigError
 from dkd_bench.progress import SilentProgress
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.request import RunRequest
 from dkd_bench.sweep import SweepRequest, carry_out, runs_of, save_sweep
 
 
@@ -59,7 +59,7 @@ def test_a_sweep_goes_on_from_where_it_was(request_of_two, monkeypatch):
         raise AssertionError("nothing is trained twice")
 
     monkeypatch.setattr("dkd_bench.training._fit._optimise", refuse)
-    monkeypatch.setattr("dkd_bench.craft.Crafter._make", refuse)
+    monkeypatch.setattr("dkd_bench.steps.craft.Crafter._make", refuse)
 
     assert carry_out(request_of_two, SilentProgress()) == carried_out
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from dkd_bench.cli import app
-from dkd_bench.workers import crafted_ahead
+from dkd_bench.executors.local import crafted_ahead
 
 Command = Callable[..., tuple[int, str, str]]
 

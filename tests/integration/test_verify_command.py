@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from dkd_bench.audit import _keep as keep
-from dkd_bench.audit import audit
 from dkd_bench.data import load_dataset, select_balanced
-from dkd_bench.digests import digest_tensors
 from dkd_bench.errors import AttackError, ConfigError, DatasetError, StoreError
-from dkd_bench.flags import MORE_STEPS, NOISE, PROBABILITIES, SINGLE_STEP, UNBOUNDED, UNVERIFIED
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.pipeline import run
 from dkd_bench.progress import SilentProgress
 from dkd_bench.records import Outcome
-from dkd_bench.request import RunRequest
-from dkd_bench.rundir import load_for_ranking, load_run, save_run
-from dkd_bench.statistics import wilson_interval
-from dkd_bench.store import TensorStore
+from dkd_bench.records.flags import MORE_STEPS, NOISE, PROBABILITIES, SINGLE_STEP, UNBOUNDED, UNVERIFIED
+from dkd_bench.records.rundir import load_for_ranking, load_run, save_run
+from dkd_bench.records.statistics import wilson_interval
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.store.digests import digest_tensors
+from dkd_bench.store.files import TensorStore
+from dkd_bench.verify import _keep as keep
+from dkd_bench.verify import audit
 
 
 @pytest.fixture(scope="module")
@@ -552,7 +552,7 @@ def test_challenges_that_fail_here_and_not_in_the_record_are_found(bench, tmp_pa
         raise AttackError("no noise today")
 
     bench(defenses=("none",), attacks=("fgsm",), threat_models=("joint",))
-    monkeypatch.setattr("dkd_bench.challenge.noise_within", fail)
+    monkeypatch.setattr("dkd_bench.doubts.challenges.noise_within", fail)
     (finding,) = audited(tmp_path / "run").findings
     assert finding == (
         "challenges of defence 'none' cannot be carried out here, the record leaves out 'attack error': "

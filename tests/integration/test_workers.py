@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
-from dkd_bench.craft import Crafter
-from dkd_bench.workers import crafted_ahead
+from dkd_bench.executors.local import crafted_ahead
+from dkd_bench.steps.craft import Crafter
 
 pytestmark = pytest.mark.slow
 

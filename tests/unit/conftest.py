@@ -18,7 +18,7 @@ from dkd_bench.records import (
     Outcome,
     RunRecord,
 )
-from dkd_bench.statistics import interval
+from dkd_bench.records.statistics import interval
 
 LETTERS = {
     "r": Outcome.ROBUST,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dkd_bench.regression import load_reference
+from dkd_bench.check import load_reference
 
 ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())

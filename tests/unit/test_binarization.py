@@ -13,16 +13,16 @@ from dkd_bench.attacks.detector_aware import DetectorPGD
 from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, DeepFool, PGDConfig
 from dkd_bench.attacks.latent import LatentSpace
 from dkd_bench.attacks.square import Square, SquareConfig
-from dkd_bench.binarization import (
+from dkd_bench.budget import TOLERANCE, Budget, perturbation_norms
+from dkd_bench.errors import AttackError, ConfigError
+from dkd_bench.probe.features import LinearInputs
+from dkd_bench.probe.planted import (
     BinarizationResult,
     BinarizationSettings,
     binarization_test,
     make_problem,
 )
-from dkd_bench.budget import TOLERANCE, Budget, perturbation_norms
-from dkd_bench.errors import AttackError, ConfigError
-from dkd_bench.linear_inputs import LinearInputs
-from dkd_bench.surrogates import BPDA, Detecting, LogMeanProbability, SumOfMargins
+from dkd_bench.target.surrogates import BPDA, Detecting, LogMeanProbability, SumOfMargins
 
 IMAGES = 0.2 + 0.6 * torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LINF, L2 = Budget(norm="linf", eps=0.1), Budget(norm="l2", eps=0.5)

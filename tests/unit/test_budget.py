@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dkd_bench.budget import TOLERANCE, Budget, perturbation_norms, project
 from dkd_bench.errors import ConfigError
-from dkd_bench.prepare import prepare
 from dkd_bench.progress import SilentProgress
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.prepare import prepare
+from dkd_bench.steps.request import RunRequest
 
 
 @pytest.mark.parametrize("eps", [1e-6, 0.1, 1.0, 1, None])

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dkd_bench.cache import cache_root
+from dkd_bench.store.cache import cache_root
 
 
 def test_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dkd_bench.decisions import boosted, majority
 from dkd_bench.defense import NO_MAJORITY
+from dkd_bench.defense.decisions import boosted, majority
 from dkd_bench.errors import ConfigError
 
 

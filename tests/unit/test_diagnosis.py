@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dkd_bench.attacks import AttackMeta
-from dkd_bench.diagnosis import diagnosed, lost_to_the_weaker, tells
-from dkd_bench.flags import (
+from dkd_bench.doubts.contradictions import diagnosed, lost_to_the_weaker, tells
+from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord
+from dkd_bench.records.flags import (
     ATTACK_ERROR,
     BLACK_BOX,
     FLAGS,
@@ -20,7 +21,6 @@ from dkd_bench.flags import (
     UNVERIFIED,
     row_status,
 )
-from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord
 
 MakeCell = Callable[..., CellRecord]
 

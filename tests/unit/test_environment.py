@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dkd_bench.api import Attack, AttackMeta
-from dkd_bench.environment import current_environment, environment_changes, environment_in_words, environment_of
-from dkd_bench.suites import suite_fingerprint
+from dkd_bench.plugins.suites import suite_fingerprint
+from dkd_bench.records.environment import current_environment, environment_changes, environment_in_words, environment_of
 
 
 class Stands(Attack):
@@ -71,7 +71,7 @@ def test_environment_in_words():
 def test_torch_and_numpy_are_no_part_of_an_attack_even_if_it_names_them(monkeypatch):
     def fingerprint(**versions):
         known = {"foolbox": "3.3.4", "torch": "2.14.1", "numpy": "2.4.6"} | versions
-        monkeypatch.setattr("dkd_bench.digests.version", known.__getitem__)
+        monkeypatch.setattr("dkd_bench.store.digests.version", known.__getitem__)
         return suite_fingerprint([Stands()], n_classes=10, eot_draws=16)
 
     assert list(Stands().identity()["libraries"]) == ["foolbox"]
@@ -80,5 +80,5 @@ def test_torch_and_numpy_are_no_part_of_an_attack_even_if_it_names_them(monkeypa
 
 
 def test_records_are_read_without_torch():
-    code = "import sys, dkd_bench.environment; assert 'torch' not in sys.modules"
+    code = "import sys, dkd_bench.records.environment; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

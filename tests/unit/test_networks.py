@@ -10,8 +10,8 @@ from torch import nn
 
 from dkd_bench.data import ImageSpec
 from dkd_bench.errors import ConfigError, UnknownNameError
-from dkd_bench.networks import NETWORKS, build_network, member_network_name, reference_network_name
 from dkd_bench.training import captured_latent
+from dkd_bench.training.networks import NETWORKS, build_network, member_network_name, reference_network_name
 
 DIGITS = ImageSpec(channels=1, height=8, width=8, n_classes=10)
 MNIST = ImageSpec(channels=1, height=28, width=28, n_classes=10)

@@ -10,7 +10,16 @@ import pytest
 
 from dkd_bench.budget import Budget
 from dkd_bench.errors import ConfigError
-from dkd_bench.plan import Ground, Plan, PlannedAttack, PlannedDefense, PlannedTarget, Trial, budgets_of, make_plan
+from dkd_bench.steps.plan import (
+    Ground,
+    Plan,
+    PlannedAttack,
+    PlannedDefense,
+    PlannedTarget,
+    Trial,
+    budgets_of,
+    make_plan,
+)
 from dkd_bench.target import Access
 from dkd_bench.threats import Roles, ThreatModel
 from dkd_bench.threats.aggregated import Aggregated

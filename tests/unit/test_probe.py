@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dkd_bench.data import ImageSpec
 from dkd_bench.defense import Defense, DefenseMeta
-from dkd_bench.flags import (
+from dkd_bench.doubts.answers import gradients_of, probe, without_gradient
+from dkd_bench.records.flags import (
     BAD_GRADIENTS,
     FLAGS,
     MISLEADING,
@@ -20,9 +21,8 @@ from dkd_bench.flags import (
     RANDOM,
     ZERO_GRADIENTS,
 )
-from dkd_bench.probe import gradients_of, probe, without_gradient
-from dkd_bench.surrogates import BPDA
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import BPDA
 
 SPEC = ImageSpec(channels=1, height=4, width=4, n_classes=3)
 IMAGES = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))

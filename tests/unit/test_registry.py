@@ -11,9 +11,9 @@ from typing import get_args
 
 import pytest
 
-from dkd_bench import registry
 from dkd_bench.errors import ConfigError, ExitCode, PluginError, UnknownNameError
-from dkd_bench.registry import Kind, PluginSummary, installed, load, summaries
+from dkd_bench.plugins import registry
+from dkd_bench.plugins.registry import Kind, PluginSummary, installed, load, summaries
 
 Register = Callable[..., None]
 
@@ -221,7 +221,7 @@ def test_a_function_is_listed_by_its_docstring() -> None:
 def test_listing_imports_no_torch() -> None:
     code = (
         "import sys\n"
-        "from dkd_bench.registry import GROUPS, summaries\n"
+        "from dkd_bench.plugins.registry import GROUPS, summaries\n"
         "assert all(each.summary for kind in GROUPS for each in summaries(kind))\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.request import RunRequest, TrainRequest, parse_settings, settings_for
+from dkd_bench.steps.request import RunRequest, TrainRequest, parse_settings, settings_for
 
 
 def test_settings_are_parsed() -> None:

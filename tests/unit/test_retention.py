@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dkd_bench.digests import digest_tensors
 from dkd_bench.records import (
     CellRecord,
     DatasetRecord,
@@ -17,9 +16,10 @@ from dkd_bench.records import (
     Outcome,
     RunRecord,
 )
-from dkd_bench.request import KeepEvidence
-from dkd_bench.retention import keep_evidence
-from dkd_bench.store import TensorStore
+from dkd_bench.records.retention import keep_evidence
+from dkd_bench.steps.request import KeepEvidence
+from dkd_bench.store.digests import digest_tensors
+from dkd_bench.store.files import TensorStore
 
 R, F, M, A, C = Outcome.ROBUST, Outcome.FOOLED, Outcome.FAILED_MAJORITY, Outcome.ABSTAINED, Outcome.CLEAN_ERROR
 SIZES = (3, 2)

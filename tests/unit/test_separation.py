@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.svm import SVC
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.separation import ensemble_separation, permutation_null, separate
-from dkd_bench.separation_records import EnsembleSeparation, PermutationNull
+from dkd_bench.separation.lss import ensemble_separation, permutation_null, separate
+from dkd_bench.separation.records import EnsembleSeparation, PermutationNull
 
 
 def planted(n=400, dimension=10, margin=0.5, seed=0, n_second=None):

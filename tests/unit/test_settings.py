@@ -8,7 +8,7 @@ from typing import Any, Literal, Optional
 import pytest
 
 from dkd_bench.errors import ConfigError, UnknownNameError
-from dkd_bench.settings import NoSettings, setting_names, settings_as_json, settings_from_words
+from dkd_bench.plugins.settings import NoSettings, setting_names, settings_as_json, settings_from_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

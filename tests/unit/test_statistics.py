@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.statistics import interval, mean_interval, paired_difference, prediction_p_value, wilson_interval
+from dkd_bench.records.statistics import interval, mean_interval, paired_difference, prediction_p_value, wilson_interval
 
 # Newcombe (1998), Table I, method 3, gives the first four.
 KNOWN = [

@@ -13,9 +13,8 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from dkd_bench import store
 from dkd_bench.errors import StoreError
-from dkd_bench.store import (
+from dkd_bench.store.files import (
     TensorStore,
     append_file,
     link_file,
@@ -27,6 +26,7 @@ from dkd_bench.store import (
     write_file,
     write_json,
 )
+from dkd_bench.store.files import files as store
 
 
 def failing(error: BaseException) -> Callable[..., NoReturn]:
@@ -132,7 +132,7 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
 def test_what_is_printed_to_is_never_replaced(tmp_path: Path, name: str, piped: bool) -> None:
     """A pipe is no regular file; a file that the output is redirected to is one, and would lose what was printed."""
     code = (
-        "import sys; from pathlib import Path; from dkd_bench.store import write_file, StoreError\n"
+        "import sys; from pathlib import Path; from dkd_bench.store.files import write_file, StoreError\n"
         "print('before', flush=True)\n"
         f"try: write_file(Path({name!r}), 'new')\n"
         "except StoreError as error: print(error, flush=True)\n"

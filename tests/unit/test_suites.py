@@ -10,7 +10,7 @@ import pytest
 from dkd_bench.attacks.autoattack import AutoAttackStandard
 from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, PGDConfig
 from dkd_bench.errors import ConfigError
-from dkd_bench.suites import STANDARD, resolve_attacks, suite_fingerprint
+from dkd_bench.plugins.suites import STANDARD, resolve_attacks, suite_fingerprint
 
 
 def test_all_is_the_standard_suite():
@@ -54,5 +54,5 @@ def test_fingerprint_knows_that_autoattack_is_another_suite_below_four_classes()
 
 def test_names_are_resolved_without_torch():
     subprocess.run(
-        [sys.executable, "-c", "import sys, dkd_bench.suites; assert 'torch' not in sys.modules"], check=True
+        [sys.executable, "-c", "import sys, dkd_bench.plugins.suites; assert 'torch' not in sys.modules"], check=True
     )

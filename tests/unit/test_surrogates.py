@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkd_bench.surrogates import (
+from dkd_bench.target.surrogates import (
     EnsembleSurrogate,
     LogMeanProbability,
     MeanLogit,

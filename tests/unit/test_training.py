@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.data import Dataset, Split
-from dkd_bench.digests import digest_module
 from dkd_bench.errors import ConfigError, UnknownNameError
-from dkd_bench.store import TensorStore
+from dkd_bench.store.digests import digest_module
+from dkd_bench.store.files import TensorStore
 from dkd_bench.training import (
     CrossEntropy,
     Objective,

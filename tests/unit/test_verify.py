@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dkd_bench.attacks.images import check_images
 from dkd_bench.budget import TOLERANCE, Budget
 from dkd_bench.errors import EvidenceError
-from dkd_bench.verify import check_images
 
 LINF = Budget(norm="linf", eps=0.1)
 L2 = Budget(norm="l2", eps=0.5)

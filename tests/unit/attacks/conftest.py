@@ -25,8 +25,8 @@ from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniW
 from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpConfig
 from dkd_bench.attacks.jsma import JSMA
 from dkd_bench.attacks.square import Square, SquareConfig
-from dkd_bench.surrogates import Detecting
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import Detecting
 from dkd_bench.testing._access import offering
 
 

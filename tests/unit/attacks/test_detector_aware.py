@@ -15,8 +15,8 @@ from dkd_bench.attacks.detector_aware import (
 from dkd_bench.attacks.foolbox_attacks import PGD, CarliniWagner
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
-from dkd_bench.surrogates import Detecting
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import Detecting
 
 SHORT = DetectorCarliniWagner(DetectorCarliniWagnerConfig(steps=60))
 BOTH = [DetectorPGD(), SHORT]

@@ -9,8 +9,8 @@ from torch import nn
 from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpConfig
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
-from dkd_bench.surrogates import Detecting
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import Detecting
 
 QUICK = HopSkipJumpConfig(steps=4, initial_gradient_evals=30)
 

@@ -12,8 +12,8 @@ from torch import nn
 from dkd_bench.attacks.latent import LatentConfig, LatentSpace
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import AttackError, ConfigError
-from dkd_bench.surrogates import OnManifold
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import OnManifold
 
 L2 = Budget(norm="l2")
 SIDE = 3

@@ -10,8 +10,8 @@ from dkd_bench.attacks.foolbox_attacks import FGSM
 from dkd_bench.attacks.square import Square, SquareConfig
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
-from dkd_bench.surrogates import Detecting
 from dkd_bench.target import Target
+from dkd_bench.target.surrogates import Detecting
 
 QUICK = SquareConfig(queries=200)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkd_bench.audit._answers import FRESH_DRAWS, WORDS, Rescored, answers_of, candidate_answers, joined, words_of
-from dkd_bench.audit._intervals import wilson
-from dkd_bench.craft import Chunk
 from dkd_bench.data import ImageSpec
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
 from dkd_bench.records import WORST_FIRST, Outcome
+from dkd_bench.steps.craft import Chunk
+from dkd_bench.verify._answers import FRESH_DRAWS, WORDS, Rescored, answers_of, candidate_answers, joined, words_of
+from dkd_bench.verify._intervals import wilson
 
 
 class Threshold(Defense):

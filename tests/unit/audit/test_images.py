@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dkd_bench.audit._images import distances, fault_of, rounded_to_8_bits
 from dkd_bench.budget import Budget
+from dkd_bench.verify._images import distances, fault_of, rounded_to_8_bits
 
 CLEAN = torch.tensor([[0.2, 0.4], [0.6, 0.8]]).view(2, 1, 1, 2)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from dkd_bench.audit import AuditReport, Checked, RoundedCell, render_report
-from dkd_bench.audit._report import summarised
+from dkd_bench.verify import AuditReport, Checked, RoundedCell, render_report
+from dkd_bench.verify._report import summarised
 
 CHECKED = Checked(
     cells=2, cells_recorded=2, images=80, evidence=3, evidence_made_again=0, evidence_in_part=0, outcomes_unchecked=0

@@ -16,9 +16,9 @@ from dkd_bench.api import ABSTAIN, ConfigError, Defense, ImageSpec, Split, Train
 from dkd_bench.data import load_dataset
 from dkd_bench.progress import SilentProgress
 from dkd_bench.randomness import isolated_randomness
+from dkd_bench.steps.weights import ready_for_inference
 from dkd_bench.target import Target
 from dkd_bench.training import Recipe
-from dkd_bench.weights import ready_for_inference
 
 GRAY = ImageSpec(channels=1, height=8, width=8, n_classes=10)
 COLOUR = ImageSpec(channels=3, height=8, width=8, n_classes=10)

@@ -23,8 +23,8 @@ from dkd_bench.api import BPDA, ConfigError, Defense, ImageSpec, Split, Training
 from dkd_bench.data import load_dataset
 from dkd_bench.progress import SilentProgress
 from dkd_bench.randomness import isolated_randomness
+from dkd_bench.steps.weights import ready_for_inference
 from dkd_bench.training import Recipe
-from dkd_bench.weights import ready_for_inference
 
 DIGITS = load_dataset("digits")
 QUICK = Recipe(name="quick", epochs=12, batch_size=25, learning_rate=5e-3, schedule="one-cycle")

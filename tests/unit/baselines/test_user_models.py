@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dkd_baselines.user_models import UserModel, UserSettings, torch_model
-from dkd_bench import registry
 from dkd_bench.api import ConfigError, Defense, ImageSpec, PluginError, Target, digest_module
-from dkd_bench.digests import code_digest
 from dkd_bench.errors import UnknownNameError
-from dkd_bench.settings import settings_as_json
+from dkd_bench.plugins import registry
+from dkd_bench.plugins.settings import settings_as_json
+from dkd_bench.steps.weights import ready_for_inference
+from dkd_bench.store.digests import code_digest
 from dkd_bench.testing import DefenseContract, checks_of
-from dkd_bench.weights import ready_for_inference
 
 DIGITS = ImageSpec(channels=1, height=8, width=8, n_classes=10)
 COLOUR = ImageSpec(channels=3, height=4, width=4, n_classes=2)

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
-from dkd_bench.cache import cache_root
 from dkd_bench.data import Dataset
 from dkd_bench.data.torchvision_sets import load_cifar10, load_fashion_mnist, load_mnist
 from dkd_bench.errors import DatasetError
+from dkd_bench.store.cache import cache_root
 
 N_TRAIN, N_TEST = 12, 6
 STORE = "cache/datasets"

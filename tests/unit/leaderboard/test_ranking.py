@@ -13,7 +13,7 @@ from dkd_bench.errors import ConfigError, EvidenceError
 from dkd_bench.leaderboard import Board, Row, rank_runs, render_markdown
 from dkd_bench.leaderboard._merging import SURVIVED, Fate, worst_of
 from dkd_bench.records import CellRecord, DatasetRecord, DetectorRecord, FlagRecord, Outcome, RunRecord
-from dkd_bench.statistics import interval, wilson_interval
+from dkd_bench.records.statistics import interval, wilson_interval
 
 MakeCell = Callable[..., CellRecord]
 MakeRun = Callable[..., RunRecord]

@@ -13,6 +13,7 @@ from dkd_bench.attacks.autoattack import AutoAttackConfig
 from dkd_bench.errors import ConfigError, EvidenceError, StoreError, UnknownNameError
 from dkd_bench.leaderboard._published import PublishedRow, eps_as_text, read_published, render_published
 from dkd_bench.leaderboard._robustbench import parse_fields, render_robustbench
+from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.records import (
     CandidateRecord,
     CellRecord,
@@ -21,7 +22,6 @@ from dkd_bench.records import (
     RunRecord,
     SeparationRecord,
 )
-from dkd_bench.settings import settings_as_json
 
 MakeCell = Callable[..., CellRecord]
 MakeRun = Callable[..., RunRecord]

@@ -5,7 +5,7 @@ import pytest
 
 from dkd_bench.errors import ConfigError
 from dkd_bench.plots import Curve, CurvePoint, accuracy_curve, curves_figure
-from dkd_bench.statistics import wilson_interval
+from dkd_bench.records.statistics import wilson_interval
 
 DISTANCES = (0.0, 0.5, None, 0.25, 0.5)
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from dkd_bench.check import compare, reference_from
 from dkd_bench.errors import ConfigError, EvidenceError, ExitCode, IncompleteRunError, StoreError
-from dkd_bench.flags import UNVERIFIED
 from dkd_bench.records import DatasetRecord, FlagRecord
-from dkd_bench.regression import compare, reference_from
+from dkd_bench.records.flags import UNVERIFIED
 
 OLD = "r" * 16 + "f" * 4
 WORSE = "r" * 8 + "f" * 12

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binom
 
+from dkd_bench.check import Rule, Sample, decide, holm
 from dkd_bench.errors import ConfigError
-from dkd_bench.regression import Rule, Sample, decide, holm
 
 
 def one(new, *references, **rule):

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkd_bench.digests import digest_json
+from dkd_bench.check import load_reference, reference_from, save_reference
+from dkd_bench.check._outcomes import packed, unpacked
 from dkd_bench.errors import ConfigError, ExitCode, IncompleteRunError, StoreError
 from dkd_bench.records import DatasetRecord, EvidenceRecord, FlagRecord
-from dkd_bench.regression import load_reference, reference_from, save_reference
-from dkd_bench.regression._outcomes import packed, unpacked
+from dkd_bench.store.digests import digest_json
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=70))
@@ -235,7 +235,7 @@ def test_file_nested_too_deeply_for_its_digest_is_found(saved, monkeypatch):
     def too_deep(content):
         raise RecursionError("maximum recursion depth exceeded")
 
-    monkeypatch.setattr("dkd_bench.regression._reference.digest_json", too_deep)
+    monkeypatch.setattr("dkd_bench.check._reference.digest_json", too_deep)
     with pytest.raises(StoreError, match="is no reference: it is nested too deeply; make it again with"):
         load_reference(saved)
 

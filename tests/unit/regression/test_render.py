@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dkd_bench.check import compare, reference_from, render_check, save_check
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.records import FlagRecord
-from dkd_bench.regression import compare, reference_from, render_check, save_check
 
 OLD = "r" * 16 + "f" * 4
 WORSE = "r" * 8 + "f" * 12

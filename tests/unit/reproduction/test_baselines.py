@@ -111,8 +111,8 @@ def test_each_answer_that_does_not_come_out_contradicts_its_own_claim(measured, 
 
 
 def test_every_part_is_attacked_in_a_budget_that_its_attack_knows():
-    from dkd_bench import registry
     from dkd_bench.budget import Budget
+    from dkd_bench.plugins import registry
 
     for part in BASELINE_PARTS:
         attack = registry.load("attacks", part.attack)()

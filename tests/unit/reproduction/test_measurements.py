@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dkd_bench.errors import EvidenceError
+from dkd_bench.records.statistics import wilson_interval
 from dkd_bench.reproduction._measurements import Measurements, estimate
-from dkd_bench.statistics import wilson_interval
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.request import RunRequest
+from dkd_bench.steps.request import RunRequest
 from dkd_bench.sweep import SweepRequest
 
 

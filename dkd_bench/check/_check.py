@@ -1,0 +1,100 @@
+"""The whole of ``dkd-bench check``: reads reference and run, looks for old evidence, writes what CI shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dkd_bench.check._compare import DEFAULT, compare
+from dkd_bench.check._reference import load_reference, reference_from, save_reference
+from dkd_bench.check._render import render_check
+from dkd_bench.check._replay import EvidenceReplay
+from dkd_bench.check._report import CheckReport
+from dkd_bench.errors import StoreError
+from dkd_bench.progress import Progress
+from dkd_bench.records.rundir import load_for_ranking
+from dkd_bench.steps.request import DeviceName
+from dkd_bench.store.files import append_file, write_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRequest:
+    """Which run to check, against what, and when a difference counts."""
+
+    against: Path
+    run: Path
+    alpha: float = DEFAULT.alpha
+    tolerance: float = DEFAULT.tolerance
+    strict_environment: bool = False
+    """Whether a run that was computed elsewhere, by another torch or processor for instance, is not compared."""
+    evidence: tuple[Path, ...] = ()
+    """Folders of runs or of evidence, in which old evidence is looked for first."""
+    device: DeviceName = "auto"
+    data_root: Path | None = None
+
+
+def check_run(request: CheckRequest, progress: Progress) -> CheckReport:
+    """Return what ``compare`` says, with old evidence replayed where the attack changed.
+
+    Raises:
+        ConfigError: if there is no run or reference, or a word of the request is wrong.
+        StoreError: if run or reference is damaged, edited, or of another schema version.
+        IncompleteRunError: if the run is incomplete, or its verification does not bear it out.
+    """
+    reference, record = load_reference(request.against), load_for_ranking(request.run)
+    folder = request.run if request.run.is_dir() else request.run.parent
+    replay = EvidenceReplay(
+        reference,
+        record,
+        folders=(*request.evidence, folder),
+        device=request.device,
+        data_root=request.data_root,
+        progress=progress,
+    )
+    return compare(
+        reference,
+        record,
+        alpha=request.alpha,
+        tolerance=request.tolerance,
+        strict_environment=request.strict_environment,
+        replay=replay,
+    )
+
+
+def make_reference(runs: Sequence[Path], out: Path) -> str:
+    """Write the reference that the runs in these folders make up to ``out``; return a sentence on what it holds.
+
+    Raises:
+        ConfigError: as ``reference_from``, and if there is no run at one of ``runs``.
+        StoreError: if a run is damaged, or ``out`` cannot be written.
+        IncompleteRunError: if a run is incomplete, or its verification does not bear it out.
+    """
+    reference = reference_from([load_for_ranking(run) for run in runs])
+    save_reference(reference, out)
+    noun = "run" if len(runs) == 1 else "runs"
+    return (
+        f"{out}: {len(reference.cells)} cells of {reference.dataset.n} images of {reference.dataset.name}, "
+        f"from {len(runs)} {noun}; digest {reference.digest[:8]}"
+    )
+
+
+def save_check(report: CheckReport, *, junit: Path | None = None, summary: Path | None = None) -> tuple[str, ...]:
+    """Write the report as JUnit XML to ``junit``, and add it as Markdown to what is in ``summary``.
+
+    Returns:
+        A sentence for each file that could not be written; what was there before is still there, and what can be
+        written is.
+    """
+    problems = []
+    try:
+        if junit is not None:
+            write_file(junit, render_check(report, "junit"))
+    except StoreError as error:
+        problems.append(str(error))
+    try:
+        if summary is not None:
+            append_file(summary, render_check(report, "markdown"))
+    except StoreError as error:
+        problems.append(str(error))
+    return tuple(problems)

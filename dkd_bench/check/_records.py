@@ -1,0 +1,145 @@
+"""What a reference holds, as it stands in the committed file: outcomes as bit sets, digests, no images."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dkd_bench.budget import Budget, Norm
+from dkd_bench.check._outcomes import unpacked
+from dkd_bench.records import CellRecord, Fraction
+
+REFERENCE_VERSION: Literal[1] = 1
+
+
+class Part(BaseModel):
+    """What is kept is frozen, has no NaN and no field that this version does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CellKey(Part):
+    """Which cell is meant: one defence under one decision rule, threat model, attack and budget."""
+
+    defense: str
+    decision: str
+    dataset: str
+    threat_model: str
+    attack: str
+    norm: Norm
+    eps: float | None
+    """``None`` for a minimum-norm attack without budget."""
+
+    def __str__(self) -> str:
+        return f"{self.defense} {self.decision}, {self.threat_model}, {self.attack} {self.budget}"
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of the cell."""
+        return Budget(norm=self.norm, eps=self.eps)
+
+
+class ReferenceDefense(Part):
+    """A defence as one run of the reference had it."""
+
+    weights_sha256: str
+    """Of structure, code and weights."""
+    flags: tuple[str, ...]
+    """The names of the flags that it raised, in alphabetical order."""
+
+
+class ReferenceRun(Part):
+    """One run that the reference was made of."""
+
+    command: str
+    request: dict[str, Any]
+    versions: dict[str, str]
+    device: str
+    environment: dict[str, str] = Field(default_factory=dict)
+    """What it computed with, beside libraries and device; empty in references of older versions."""
+    plan_digest: str
+    suite_fingerprint: str
+    defenses: dict[str, ReferenceDefense]
+    evidence: tuple[tuple[str, str], ...]
+    """Key and SHA-256 of each craft."""
+
+
+class RecordedOutcomes(Part):
+    """What one run found in one cell."""
+
+    survived: str
+    """base64: one bit for each image; of a randomised defence one byte, the number of draws survived."""
+    evidence: tuple[tuple[int, ...], ...]
+    """For each target in turn the crafts, chunk by chunk: positions in the run's ``evidence``."""
+
+
+class ReferenceCell(Part):
+    """One cell as the runs of the reference found it."""
+
+    key: CellKey
+    attack_digest: str
+    """Of all that determines the attack, whatever else was in its suite."""
+    draws: int = Field(ge=1, le=255)
+    """1 for a defence that is not randomised."""
+    runs: tuple[RecordedOutcomes, ...]
+    """One for each run of the reference, in its order."""
+
+
+class ReferenceDataset(Part):
+    """The images of all runs of a reference."""
+
+    name: str
+    digest: str
+    n: int = Field(ge=1)
+    indices_sha256: str
+    """Of their positions in the test set, in the order of all outcomes."""
+
+
+class Reference(Part):
+    """What later runs are checked against: one run, or several that differ in their training seed alone."""
+
+    schema_version: Literal[1] = REFERENCE_VERSION
+    dataset: ReferenceDataset
+    runs: tuple[ReferenceRun, ...] = Field(min_length=1)
+    cells: tuple[ReferenceCell, ...] = Field(min_length=1)
+    digest: str
+    """Of everything else in here."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Reference:
+        keys = [cell.key for cell in self.cells]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"the cell {twice(keys)} stands in it twice")
+        for cell in self.cells:
+            if len(cell.runs) != len(self.runs):
+                raise ValueError(f"the cell {cell.key} must have {len(self.runs)} runs, has {len(cell.runs)}")
+            for run, recorded in zip(self.runs, cell.runs, strict=True):
+                unpacked(recorded.survived, n=self.dataset.n, draws=cell.draws)
+                if any(not 0 <= place < len(run.evidence) for places in recorded.evidence for place in places):
+                    raise ValueError(f"the cell {cell.key} names evidence that is not in it")
+                if len({len(places) for places in recorded.evidence}) > 1:
+                    raise ValueError(f"the cell {cell.key} has more chunks on one target than on another")
+        return self
+
+    def shares(self, cell: ReferenceCell) -> tuple[tuple[Fraction, ...], ...]:
+        """Return for each run the share of draws that each image survived: 0 or 1 where there is one draw."""
+        return tuple(unpacked(each.survived, n=self.dataset.n, draws=cell.draws) for each in cell.runs)
+
+
+def cell_key(cell: CellRecord, *, dataset: str) -> CellKey:
+    """Return which cell of a run this is; ``dataset`` is what its images are called."""
+    return CellKey(
+        defense=cell.defense,
+        decision=cell.decision,
+        dataset=dataset,
+        threat_model=cell.threat_model,
+        attack=cell.attack,
+        norm=cell.norm,
+        eps=cell.eps,
+    )
+
+
+def twice(keys: list[CellKey]) -> CellKey:
+    """Return the first key that is in ``keys`` again."""
+    return next(key for position, key in enumerate(keys) if key in keys[:position])

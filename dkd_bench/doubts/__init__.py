@@ -1,0 +1,1 @@
+"""Doubts: reasons not to believe a number, from answers, contradictions and attacking again."""

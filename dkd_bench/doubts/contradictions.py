@@ -1,0 +1,213 @@
+"""Diagnosis: cells that contradict each other, as those of masked gradients do; knows records only.
+
+An attack that sees more, takes more steps or may go further must do at least as well on every image. Where it does
+not, its number says how weak the attack is, not how strong the defence (Carlini et al. 2019; Pintor et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby, pairwise, product
+from math import fsum
+from typing import Any, TypeAlias
+
+from dkd_bench.attacks import AttackMeta
+from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome
+from dkd_bench.records.flags import ATTACK_ERROR, BLACK_BOX, NOT_FALLING, SINGLE_STEP, TRANSFER, UNBOUNDED
+from dkd_bench.steps.request import JOINT
+
+TOLERATED_SHARE = 0.02
+TOLERATED_IMAGES = 2
+"""Images, and the share of them, on which a stronger attack may do worse by chance: a start, a rounding."""
+TRANSFER_GAP = 0.2
+"""Share of images fooled on the surrogate alone from which it is another classifier than the defence; of a randomised
+defence twice as much, since one draw of its surrogate is held against many of its own."""
+TELLING_FALL = 0.05
+"""Accuracy that an attack must have taken at one eps before it is asked to take more at twice as much."""
+CHANCE = 0.1
+"""Accuracy below which nobody expects it to fall any further."""
+GRAY = 0.5
+"""Linf eps from which every image can be made the same gray, so that nothing can stand an attack that works."""
+REACHED = 0.95
+"""Share of images on which an attack without budget must reach its own target."""
+
+Raised: TypeAlias = "Iterable[tuple[CellRecord, FlagRecord]]"
+"""Flags, each with the cell whose number it casts doubt on."""
+
+
+def diagnosed(
+    cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta], evidence: Mapping[str, EvidenceRecord]
+) -> tuple[CellRecord, ...]:
+    """Return ``cells`` with the flags that follow from them, in the same order.
+
+    Args:
+        cells: of one run.
+        attacks: what the run's attacks declare, by name.
+        evidence: of the run, by key.
+    """
+    raised: defaultdict[int, list[FlagRecord]] = defaultdict(list)
+    for cell in cells:
+        if cell.status == "error" and not cell.flags:
+            raised[id(cell)].append(FlagRecord(name=ATTACK_ERROR, detail=cell.reason or "no reason is recorded"))
+    scored = [cell for cell in cells if cell.status == "ok" and cell.attack in attacks]
+    for row in _grouped(scored, lambda cell: (cell.defense, cell.decision)):
+        for cell, flag in _row_flags(row, attacks, evidence):
+            raised[id(cell)].append(flag)
+    return tuple(cell.model_copy(update={"flags": (*cell.flags, *raised[id(cell)])}) for cell in cells)
+
+
+def lost_to_the_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
+    """Return how many images stand what is stronger and fall to what is weaker.
+
+    Of shares of draws those count that differ by more than half; and no more than the means differ by, since of a
+    random defence some images answer to the weaker by luck, and others to the stronger.
+    """
+    differences = [stands - falls for stands, falls in zip(strong, weak, strict=True)]
+    count = sum(difference > 0.5 for difference in differences)
+    if all(share in (0, 1) for share in (*strong, *weak)):
+        return count
+    return min(count, max(0, round(fsum(differences))))
+
+
+def tells(count: int, n: int) -> bool:
+    """Return whether so many of ``n`` images are more than chance explains."""
+    return count > max(TOLERATED_IMAGES, TOLERATED_SHARE * n)
+
+
+def worst_shares(cells: Iterable[CellRecord]) -> list[float]:
+    """Return the least share of draws that each image survived over ``cells``, of which there is at least one."""
+    return [min(column) for column in zip(*(cell.shares for cell in cells), strict=True)]
+
+
+def _answered_right(cell: CellRecord) -> tuple[float, ...]:
+    """Return ``cell.shares`` without what was rejected: a larger step is more easily seen, and that is no masking."""
+    return cell.survival or tuple(float(outcome is Outcome.ROBUST) for outcome in cell.outcomes)
+
+
+def sees_everything(cell: CellRecord, meta: AttackMeta) -> bool:
+    """Return whether a cell's examples were made with full sight: on the whole, by its gradients."""
+    return cell.threat_model == JOINT and meta.access not in ("scores", "decisions")
+
+
+def _row_flags(
+    cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta], evidence: Mapping[str, EvidenceRecord]
+) -> Raised:
+    white = [cell for cell in cells if sees_everything(cell, attacks[cell.attack])]
+    fixed = [cell for cell in white if attacks[cell.attack].kind == "fixed"]
+    for budget in _grouped(fixed, lambda cell: (cell.norm, cell.eps or 0.0)):
+        yield from _single_step(budget, attacks)
+        yield from _transfer(budget, evidence)
+    for attack in _grouped(fixed, lambda cell: (cell.attack, cell.norm)):
+        if not attacks[attack[0].attack].single_step:
+            yield from _not_falling(attack)
+    for attack in _grouped(white, lambda cell: (cell.attack, cell.norm)):
+        yield from _unreached(attack, evidence)
+    for budget in _grouped([cell for cell in cells if cell.eps is not None], lambda cell: (cell.norm, cell.eps or 0.0)):
+        yield from _black_box(budget, attacks)
+
+
+def _single_step(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta]) -> Raised:
+    """Compare attacks of one step with those of many that need the same of their target."""
+    for weak, strong in product(cells, cells):
+        one, many = attacks[weak.attack], attacks[strong.attack]
+        if not one.single_step or many.single_step or one.access != many.access:
+            continue
+        count = lost_to_the_weaker(strong.shares, weak.shares)
+        if tells(count, strong.n):
+            detail = f"{weak.attack} fools {count} of {strong.n} images that {strong.attack} does not"
+            yield strong, FlagRecord(name=SINGLE_STEP, detail=detail, share=count / strong.n)
+
+
+def _not_falling(cells: Sequence[CellRecord]) -> Raised:
+    """Compare each budget of an attack with the next larger one; look at those that any image can be lost in."""
+    for cell in cells:
+        accuracy = sum(_answered_right(cell)) / cell.n
+        if cell.norm == "linf" and (cell.eps or 0.0) >= GRAY and accuracy > CHANCE:
+            detail = (
+                f"{100 * accuracy:.1f} % stand {cell.attack} at eps {cell.eps:g}, where every image can be made gray"
+            )
+            yield cell, FlagRecord(name=NOT_FALLING, detail=detail)
+    for small, large in pairwise(sorted(cells, key=lambda cell: cell.eps or 0.0)):
+        assert small.eps is not None, "fixed attacks have a budget"
+        assert large.eps is not None, "fixed attacks have a budget"
+        before, after = _answered_right(small), _answered_right(large)
+        count = lost_to_the_weaker(after, before)
+        if tells(count, large.n):
+            detail = f"{count} of {large.n} images fall to {small.attack} at eps {small.eps:g} and stand {large.eps:g}"
+            yield large, FlagRecord(name=NOT_FALLING, detail=detail, share=count / large.n)
+            continue
+        accuracy = sum(before) / small.n
+        works = small.clean_accuracy is not None and accuracy <= small.clean_accuracy - TELLING_FALL
+        if works and large.eps >= 2 * small.eps and sum(after) >= sum(before) and accuracy > CHANCE:
+            detail = f"{100 * accuracy:.1f} % stand {small.attack} at eps {small.eps:g}, and no fewer at {large.eps:g}"
+            yield large, FlagRecord(name=NOT_FALLING, detail=detail)
+
+
+def _transfer(cells: Sequence[CellRecord], evidence: Mapping[str, EvidenceRecord]) -> Raised:
+    """Compare the strongest attack's success on its own target with that on the defence."""
+    strongest = min(cells, key=lambda cell: cell.robust_accuracy or 0.0)
+    known = [(each, broken) for each, broken in _broken_targets(strongest, evidence) if broken is not None]
+    if not known:
+        return
+    candidate, broken = min(known, key=lambda each: each[0].robust_accuracy)
+    # A surrogate's detectors have no say in what it gets wrong: what the defence rejects is not held against it.
+    wrong = 1 - max(0.0, candidate.robust_accuracy - candidate.abstained / strongest.n)
+    gap = broken - wrong
+    if gap > (TRANSFER_GAP if strongest.survival is None else 2 * TRANSFER_GAP):
+        detail = (
+            f"{strongest.attack} gets {100 * broken:.1f} % of images wrong on surrogate {candidate.name!r}, "
+            f"and of the defence's answers only {100 * wrong:.1f} %"
+        )
+        yield strongest, FlagRecord(name=TRANSFER, detail=detail, share=gap)
+
+
+def _unreached(cells: Sequence[CellRecord], evidence: Mapping[str, EvidenceRecord]) -> Raised:
+    """Look at how many images an attack got wrong on its own target without budget: its numbers within one rest on it.
+
+    In l0 attacks stop at a share of the values, and need not reach any image. A randomised target is asked again to be
+    counted, and what lies on its boundary then falls on either side.
+    """
+    free = next((cell for cell in cells if cell.eps is None and cell.norm != "l0" and cell.survival is None), None)
+    reached = [broken for _, broken in _broken_targets(free, evidence) if broken is not None] if free else []
+    if reached and max(reached) < REACHED:
+        left = 1 - max(reached)
+        detail = f"{cells[0].attack} without budget leaves {100 * left:.1f} % of images right on its own target"
+        for cell in cells:
+            yield cell, FlagRecord(name=UNBOUNDED, detail=detail, share=left)
+
+
+def _black_box(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta]) -> Raised:
+    """Compare the worst of what sees everything with the worst of what sees less."""
+    white = [cell for cell in cells if sees_everything(cell, attacks[cell.attack])]
+    other = [cell for cell in cells if not sees_everything(cell, attacks[cell.attack])]
+    if not white or not other:
+        return
+    worst = worst_shares(white)
+    count = lost_to_the_weaker(worst, worst_shares(other))
+    if tells(count, white[0].n):
+        by = max(other, key=lambda cell: lost_to_the_weaker(worst, cell.shares))
+        detail = (
+            f"{count} of {by.n} images fall only to examples made with less sight, "
+            f"most of them to {by.attack} ({by.threat_model})"
+        )
+        strongest = min(white, key=lambda cell: cell.robust_accuracy or 0.0)
+        yield strongest, FlagRecord(name=BLACK_BOX, detail=detail, share=count / by.n)
+
+
+def _broken_targets(
+    cell: CellRecord, evidence: Mapping[str, EvidenceRecord]
+) -> list[tuple[CandidateRecord, float | None]]:
+    """Return each target attacked, and the share of images it got wrong itself; ``None`` where that is not recorded."""
+    chunks = len(cell.evidence) // max(1, len(cell.candidates))
+    found: list[tuple[CandidateRecord, float | None]] = []
+    for position, candidate in enumerate(cell.candidates):
+        keys = cell.evidence[position * chunks : (position + 1) * chunks]
+        counts = [evidence[key].broken if key in evidence else None for key in keys]
+        known = [count for count in counts if count is not None]
+        found.append((candidate, sum(known) / cell.n if counts and len(known) == len(counts) else None))
+    return found
+
+
+def _grouped(cells: Iterable[CellRecord], key: Callable[[CellRecord], tuple[Any, ...]]) -> list[list[CellRecord]]:
+    return [list(group) for _, group in groupby(sorted(cells, key=key), key=key)]

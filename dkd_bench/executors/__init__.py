@@ -1,0 +1,1 @@
+"""Executors: where crafts are made."""

@@ -1,0 +1,99 @@
+"""Crafting on several cores: worker processes fill the store, and the run then finds there what it wants.
+
+The store is the only channel. A worker that dies, or whose attack fails, leaves its craft to the run itself,
+which meets the error where it is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+import torch
+
+from dkd_bench.errors import DkdBenchError
+from dkd_bench.progress import SilentProgress
+from dkd_bench.steps.craft import Crafter
+from dkd_bench.steps.plan import Craft
+from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.store.files import TensorStore
+
+SECONDS_BETWEEN_LOOKS = 0.2
+
+Job = tuple[int, int]
+"""The position of a craft in the plan, and the number of a chunk."""
+
+
+def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, int]]:
+    """Craft what is missing in as many processes as torch has threads, each with one; yield what appears.
+
+    On a GPU, with one thread, or with a single craft missing, this does nothing. The networks here are too
+    small for two cores to share one evaluation; two evaluations side by side take both.
+    """
+    crafts = bench.plan.crafts
+    jobs = [
+        (position, chunk)
+        for position, craft in reversed(list(enumerate(crafts)))
+        for chunk, key in enumerate(craft.keys)
+        if not crafter.store.path(key).is_file()
+    ]
+    workers = min(torch.get_num_threads(), len(jobs))
+    if bench.trained.device.type != "cpu" or workers < 2:
+        return
+    pending = {crafts[position].keys[chunk]: (crafts[position], chunk) for position, chunk in jobs}
+    with _workers(bench, crafter.store, jobs, workers) as processes:
+        alive = True
+        while alive:
+            alive = any(process.is_alive() for process in processes)
+            for key in [key for key in pending if crafter.store.path(key).is_file()]:
+                yield pending.pop(key)
+            if alive:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@contextmanager
+def _workers(bench: Workbench, store: TensorStore, jobs: Sequence[Job], count: int) -> Iterator[list[Any]]:
+    context = get_context("spawn")
+    taken = context.Value("i", 0)
+    arguments = (bench.request, bench.plan_digest, store, list(jobs), taken, os.getpid())
+    processes = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(count)]
+    try:
+        for process in processes:
+            process.start()
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _work(
+    request: RunRequest, plan_digest: str, store: TensorStore, jobs: list[Job], taken: Synchronized[int], parent: int
+) -> None:
+    """Take one job after the other until none is left or the run is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    torch.set_num_threads(1)
+    bench = prepare(request, SilentProgress())
+    if bench.plan_digest != plan_digest:
+        return
+    crafter = Crafter(store)
+    while os.getppid() == parent:
+        with taken.get_lock():
+            position, taken.value = taken.value, taken.value + 1
+        if position >= len(jobs):
+            return
+        craft, chunk = bench.plan.crafts[jobs[position][0]], bench.chunk(jobs[position][1])
+        try:
+            crafter.evidence(craft, bench.attacks[craft.attack], bench.target(craft), chunk)
+        except DkdBenchError:
+            continue

@@ -1,0 +1,259 @@
+"""``dkd-bench probe``: every check of one defence under one attack, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dkd_bench.attacks import Attack
+from dkd_bench.budget import Budget
+from dkd_bench.defense import Defense
+from dkd_bench.doubts.answers import PROBED_IMAGES, answers_vary
+from dkd_bench.errors import ConfigError, PluginError
+from dkd_bench.leaderboard import Format, one_line, percent, table
+from dkd_bench.pipeline import Runner
+from dkd_bench.probe.planted import NORMS, BinarizationResult, BinarizationSettings, binarization_test
+from dkd_bench.progress import Progress
+from dkd_bench.records import RunRecord
+from dkd_bench.records.flags import (
+    ATTACK_ERROR,
+    BAD_GRADIENTS,
+    BINARIZATION,
+    MISLEADING,
+    MORE_STEPS,
+    NOISE,
+    NOT_ADAPTIVE,
+    OPTIMIZES,
+    PROBABILITIES,
+    RANDOM,
+    TRANSFER,
+    UNBOUNDED,
+    ZERO_GRADIENTS,
+)
+from dkd_bench.steps.craft import Crafter, crafts_store
+from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.request import RunRequest
+
+Outcome = Literal["ok", "FLAG", "says nothing"]
+
+_LOOKED_AT: Mapping[str, str] = MappingProxyType(
+    {
+        NOT_ADAPTIVE: "whether the attack sees the protection, detectors included",
+        ZERO_GRADIENTS: "gradients of the surrogates",
+        BAD_GRADIENTS: "gradients of the surrogates",
+        MISLEADING: "steps along the gradients, and random ones",
+        OPTIMIZES: "backward passes while it answers",
+        PROBABILITIES: "answers of the networks",
+        RANDOM: "answers of the surrogates, asked twice",
+        TRANSFER: "examples on the surrogate and on the defence",
+        UNBOUNDED: "the attack with every pixel at will",
+        MORE_STEPS: "the attack with twice its steps",
+        NOISE: "random points of the budget",
+    }
+)
+"""The flags that every run with this attack looks for, and at what."""
+_ON_CLEAN_IMAGES = (ZERO_GRADIENTS, BAD_GRADIENTS, MISLEADING, OPTIMIZES, PROBABILITIES, RANDOM)
+_ON_ATTACKED_IMAGES = (TRANSFER, UNBOUNDED, MORE_STEPS, NOISE)
+_ON_WHAT_STANDS = (MORE_STEPS, NOISE)
+_NEED_GRADIENTS = (ZERO_GRADIENTS, BAD_GRADIENTS, MISLEADING, *_ON_ATTACKED_IMAGES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One flag that was looked for."""
+
+    flag: str
+    """One of ``dkd_bench.records.flags``."""
+    looked_at: str
+    passed: bool | None
+    """``None`` where nothing can be said."""
+    detail: str
+    """What was seen, with its numbers; empty where there is nothing to tell."""
+    share: float | None = None
+    """Of the images looked at; ``None`` where no images are counted."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The check in a word."""
+        return "says nothing" if self.passed is None else "ok" if self.passed else "FLAG"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
+    """What was looked for in a defence, and what was found."""
+
+    defense: str
+    dataset: str
+    attack: str
+    budget: Budget
+    n_images: int
+    """Shown to the binarisation test."""
+    seed: int
+    checks: tuple[Check, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that are raised."""
+        return tuple(check.flag for check in self.checks if check.passed is False)
+
+
+def probe_defense(request: RunRequest, *, progress: Progress) -> ProbeReport:
+    """Train or load the one defence of ``request``, and look for every flag that one attack can raise.
+
+    Args:
+        request: one defence, one attack, which is challenged and tested, and the images that it is shown.
+        progress: where training and test report to.
+
+    Raises:
+        PluginError: if the defence cannot be trained, or is not admitted.
+        ConfigError: if there is not one of each, or the test is not for that attack or budget; else as ``prepare``.
+    """
+    if request.norm not in NORMS:
+        raise ConfigError(f"probe takes --norm {' or '.join(NORMS)}, got {request.norm!r}")
+    bench = prepare(request, progress)
+    for reason in bench.trained.failures.values():
+        raise PluginError(reason)
+    name, attack = _only("--defense", bench.trained.defenses), _only("--attack", bench.attacks)
+    return ProbeReport(
+        defense=name,
+        dataset=bench.trained.dataset.name,
+        attack=attack,
+        budget=bench.budgets[0],
+        n_images=len(bench.indices),
+        seed=request.seed,
+        checks=tuple(checks(bench, name, attack=attack, progress=progress)),
+    )
+
+
+def checks(bench: Workbench, defense: str, *, attack: str, progress: Progress) -> list[Check]:
+    """Return every check of a defence of ``bench``, cheap ones first."""
+    return [
+        *_checked_in_a_run(bench, defense, progress),
+        _binarization(bench, defense, bench.attacks[attack], progress),
+    ]
+
+
+def render_probe(report: ProbeReport, format: Format) -> str:
+    """Return the report as text in ``format``, ending in a newline."""
+    if format == "json":
+        plain = asdict(report) | {"flags": report.flags}
+        return json.dumps(plain, indent=2, allow_nan=False) + "\n"
+    raised = f"Flags: {', '.join(report.flags)}." if report.flags else "No flag."
+    rows = [(each.flag, each.outcome, each.looked_at) for each in report.checks]
+    details = [f"- {each.flag}: {one_line(each.detail)}." for each in report.checks if each.detail]
+    return "\n\n".join(
+        [
+            f"{report.defense} on {report.dataset}, {report.attack} within {report.budget}",
+            table(["looked for", "outcome", "at"], rows, left=3),
+            *(["\n".join(details)] if details else []),
+            f"{raised} 'dkd-bench explain FLAG' says what a flag means and what to do.\n",
+        ]
+    )
+
+
+def _only(option: str, named: Mapping[str, object]) -> str:
+    if len(named) != 1:
+        raise ConfigError(f"probe takes one {option}, got {len(named)}: {', '.join(sorted(named))}")
+    return next(iter(named))
+
+
+def _checked_in_a_run(bench: Workbench, name: str, progress: Progress) -> list[Check]:
+    """Return what a run's record says of the defence, and what it does not mention because it is not so."""
+    runner = Runner(bench, progress, Crafter(crafts_store()))
+    runner.run_trials()
+    record = runner.record()
+    flags = (*record.manifest.defenses[name].flags, *(flag for cell in record.cells for flag in cell.flags))
+    raised = {flag.name: flag for flag in reversed(flags)}
+    shown = min(PROBED_IMAGES, len(bench.trained.trainer.probe))
+    done = []
+    for flag in (*_LOOKED_AT, *sorted(raised.keys() - _LOOKED_AT.keys())):
+        found, reason = raised.get(flag), _unasked(flag, bench, name, record, raised)
+        looked_at = _LOOKED_AT.get(flag, "the attack")
+        if flag in _ON_CLEAN_IMAGES:
+            looked_at += f", {shown} clean images"
+        if found is not None:
+            check = Check(flag=flag, looked_at=looked_at, passed=False, detail=found.detail, share=found.share)
+        elif reason is not None:
+            check = Check(flag=flag, looked_at=looked_at, passed=None, detail=reason)
+        else:
+            check = Check(flag=flag, looked_at=looked_at, passed=True, detail="")
+        done.append(check)
+    return done
+
+
+def _unasked(flag: str, bench: Workbench, name: str, record: RunRecord, raised: Collection[str]) -> str | None:
+    """Return why a flag that is not raised says nothing; ``None`` if it was looked for."""
+    defense = bench.trained.defenses[name].defense
+    (attack,) = (each.meta for each in bench.attacks.values())
+    scored = [cell for cell in record.cells if cell.status == "ok"]
+    reasons = (
+        ((RANDOM,), defense.meta.randomized, "it says that it is random"),
+        ((MISLEADING,), defense.meta.randomized, "it is random, and one draw of a gradient says little"),
+        ((OPTIMIZES,), defense.meta.optimizes, "it says that it optimises"),
+        (_NEED_GRADIENTS, not defense.surrogates(), "it has no surrogates to follow"),
+        (_ON_ATTACKED_IMAGES, ATTACK_ERROR in raised or not scored, f"{attack.name} failed"),
+        ((UNBOUNDED,), attack.kind != "fixed" or attack.single_step, f"{attack.name} does not search a budget"),
+        ((MORE_STEPS,), attack.effort is None, f"{attack.name} says no number of steps"),
+        ((TRANSFER,), attack.kind != "fixed", f"{attack.name} has no budget on its own target"),
+        (_ON_WHAT_STANDS, not any(max(cell.shares) > 0.5 for cell in scored), "no image stood the attack"),
+    )
+    return next((reason for concerned, holds, reason in reasons if holds and flag in concerned), None)
+
+
+def _binarization(bench: Workbench, name: str, attack: Attack, progress: Progress) -> Check:
+    """Return the binarisation test of the surrogate that passes best: the joint attack takes the strongest."""
+    defense = bench.trained.defenses[name].defense
+    images = torch.cat([chunk.images for chunk in bench.chunks()])
+    looked_at = f"whether {attack.meta.name} finds planted examples, {len(images)} clean images"
+    results = {}
+    for called, surrogate in defense.surrogates().items():
+        settings = BinarizationSettings(
+            draws=_draws(bench, defense, surrogate, attack, images), seed=bench.request.seed
+        )
+        results[called] = binarization_test(
+            surrogate, images, attack, bench.budgets[0], settings=settings, progress=progress
+        )
+    if not results:
+        detail = "it has no surrogates to plant examples in"
+        return Check(flag=BINARIZATION, looked_at=looked_at, passed=None, detail=detail)
+    best = max(results, key=lambda called: _rank(results[called]))
+    in_order = [best, *(called for called in results if called != best)]
+    verdict = results[best].verdict
+    return Check(
+        flag=BINARIZATION,
+        looked_at=looked_at,
+        passed=None if verdict == "inconclusive" else verdict == "passed",
+        detail=". ".join(f"Surrogate {called}: {_sentence(results[called])}" for called in in_order),
+        share=results[best].attack_success,
+    )
+
+
+def _draws(bench: Workbench, defense: Defense, surrogate: nn.Module, attack: Attack, images: Tensor) -> int:
+    """Return how many evaluations of a surrogate a run averages in one answer."""
+    random = defense.meta.randomized and answers_vary(surrogate, images[:PROBED_IMAGES])
+    return bench.request.eot_draws if random and not attack.meta.averages_draws else 1
+
+
+def _rank(result: BinarizationResult) -> tuple[bool, float]:
+    """Return what to compare surrogates by: those that pass, then those that the attack does best on."""
+    return result.passed, -1.0 if result.attack_success is None else result.attack_success
+
+
+def _sentence(result: BinarizationResult) -> str:
+    """Return what came of the test on one surrogate, in words with numbers."""
+    planted = f"{result.n_tested} of {result.n_images} images got a planted example"
+    if result.attack_success is None:
+        return f"{planted}: no plane parts its features from those around it"
+    said = (
+        f"{percent(result.attack_success)} % of the planted examples found ({percent(result.required_success)} % are "
+        f"required), {percent(result.random_success)} % by random draws; {planted}"
+    )
+    if result.verdict == "inconclusive":
+        said += "; what chance finds says nothing of the attack"
+    return said if result.error is None else f"{said}; the attack failed: {result.error}"

@@ -1,0 +1,1 @@
+"""Storage: files, caches and the digests that name what is kept."""
