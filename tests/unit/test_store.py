@@ -26,7 +26,7 @@ from dkd_bench.store.files import (
     write_file,
     write_json,
 )
-from dkd_bench.store.files import files as store
+from dkd_bench.store import files as store
 
 
 def failing(error: BaseException) -> Callable[..., NoReturn]:
