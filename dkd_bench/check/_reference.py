@@ -24,7 +24,7 @@ from dkd_bench.check._records import (
 from dkd_bench.errors import ConfigError, IncompleteRunError, StoreError
 from dkd_bench.records import CellRecord, Fraction, RunRecord
 from dkd_bench.records.rundir import found_fault
-from dkd_bench.steps.score import SCORING_DRAWS
+from dkd_bench.steps.scoring import SCORING_DRAWS
 from dkd_bench.store.digests import digest_json
 from dkd_bench.store.files import read_json, write_json
 

@@ -45,11 +45,12 @@ def lss(
         raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
     from dkd_bench.leaderboard import render_separations
     from dkd_bench.separation.latents import measured_separation
-    from dkd_bench.steps.prepare import train
+    from dkd_bench.steps.resolve import resolve
+    from dkd_bench.steps.train import train
 
     reports, reasons = [], []
     with reported_progress() as progress:
-        trained = train(request, progress)
+        trained = train(resolve(request), progress)
         for each in trained.defenses.values():
             try:
                 reports.append(

@@ -1,4 +1,4 @@
-"""Diagnosis: cells that contradict each other, as those of masked gradients do; knows records only.
+"""Contradictions: cells that cannot both be right, as those of masked gradients; knows records only.
 
 An attack that sees more, takes more steps or may go further must do at least as well on every image. Where it does
 not, its number says how weak the attack is, not how strong the defence (Carlini et al. 2019; Pintor et al. 2022).
@@ -6,8 +6,7 @@ not, its number says how weak the attack is, not how strong the defence (Carlini
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise, product
 from math import fsum
 from typing import Any, TypeAlias
@@ -32,29 +31,26 @@ GRAY = 0.5
 REACHED = 0.95
 """Share of images on which an attack without budget must reach its own target."""
 
-Raised: TypeAlias = "Iterable[tuple[CellRecord, FlagRecord]]"
+Raised: TypeAlias = "Iterator[tuple[CellRecord, FlagRecord]]"
 """Flags, each with the cell whose number it casts doubt on."""
 
 
-def diagnosed(
+def contradictions(
     cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta], evidence: Mapping[str, EvidenceRecord]
-) -> tuple[CellRecord, ...]:
-    """Return ``cells`` with the flags that follow from them, in the same order.
+) -> Raised:
+    """Yield the flags that follow from ``cells`` alone, each with the cell whose number it casts doubt on.
 
     Args:
         cells: of one run.
         attacks: what the run's attacks declare, by name.
         evidence: of the run, by key.
     """
-    raised: defaultdict[int, list[FlagRecord]] = defaultdict(list)
     for cell in cells:
         if cell.status == "error" and not cell.flags:
-            raised[id(cell)].append(FlagRecord(name=ATTACK_ERROR, detail=cell.reason or "no reason is recorded"))
+            yield cell, FlagRecord(name=ATTACK_ERROR, detail=cell.reason or "no reason is recorded")
     scored = [cell for cell in cells if cell.status == "ok" and cell.attack in attacks]
     for row in _grouped(scored, lambda cell: (cell.defense, cell.decision)):
-        for cell, flag in _row_flags(row, attacks, evidence):
-            raised[id(cell)].append(flag)
-    return tuple(cell.model_copy(update={"flags": (*cell.flags, *raised[id(cell)])}) for cell in cells)
+        yield from _row_flags(row, attacks, evidence)
 
 
 def lost_to_the_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:

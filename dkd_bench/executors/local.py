@@ -20,9 +20,9 @@ import torch
 
 from dkd_bench.errors import DkdBenchError
 from dkd_bench.progress import SilentProgress
-from dkd_bench.steps.craft import Crafter
+from dkd_bench.steps.crafter import Crafter
 from dkd_bench.steps.plan import Craft
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.request import RunRequest
 from dkd_bench.store.files import TensorStore
 
@@ -32,13 +32,13 @@ Job = tuple[int, int]
 """The position of a craft in the plan, and the number of a chunk."""
 
 
-def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, int]]:
+def crafted_ahead(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft, int]]:
     """Craft what is missing in as many processes as torch has threads, each with one; yield what appears.
 
     On a GPU, with one thread, or with a single craft missing, this does nothing. The networks here are too
     small for two cores to share one evaluation; two evaluations side by side take both.
     """
-    crafts = bench.plan.crafts
+    crafts = prepared.plan.crafts
     jobs = [
         (position, chunk)
         for position, craft in reversed(list(enumerate(crafts)))
@@ -46,10 +46,10 @@ def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, i
         if not crafter.store.path(key).is_file()
     ]
     workers = min(torch.get_num_threads(), len(jobs))
-    if bench.trained.device.type != "cpu" or workers < 2:
+    if prepared.subjects.device.type != "cpu" or workers < 2:
         return
     pending = {crafts[position].keys[chunk]: (crafts[position], chunk) for position, chunk in jobs}
-    with _workers(bench, crafter.store, jobs, workers) as processes:
+    with _workers(prepared, crafter.store, jobs, workers) as processes:
         alive = True
         while alive:
             alive = any(process.is_alive() for process in processes)
@@ -60,10 +60,10 @@ def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, i
 
 
 @contextmanager
-def _workers(bench: Workbench, store: TensorStore, jobs: Sequence[Job], count: int) -> Iterator[list[Any]]:
+def _workers(prepared: Prepared, store: TensorStore, jobs: Sequence[Job], count: int) -> Iterator[list[Any]]:
     context = get_context("spawn")
     taken = context.Value("i", 0)
-    arguments = (bench.request, bench.plan_digest, store, list(jobs), taken, os.getpid())
+    arguments = (prepared.request, prepared.plan_digest, store, list(jobs), taken, os.getpid())
     processes = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(count)]
     try:
         for process in processes:
@@ -83,8 +83,8 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     torch.set_num_threads(1)
-    bench = prepare(request, SilentProgress())
-    if bench.plan_digest != plan_digest:
+    prepared = prepare(request, SilentProgress())
+    if prepared.plan_digest != plan_digest:
         return
     crafter = Crafter(store)
     while os.getppid() == parent:
@@ -92,8 +92,8 @@ def _work(
             position, taken.value = taken.value, taken.value + 1
         if position >= len(jobs):
             return
-        craft, chunk = bench.plan.crafts[jobs[position][0]], bench.chunk(jobs[position][1])
+        craft, chunk = prepared.plan.crafts[jobs[position][0]], prepared.images.chunk(jobs[position][1])
         try:
-            crafter.evidence(craft, bench.attacks[craft.attack], bench.target(craft), chunk)
+            crafter.evidence(craft, prepared.attacks[craft.attack], prepared.targets.target(craft), chunk)
         except DkdBenchError:
             continue

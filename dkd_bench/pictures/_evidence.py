@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Budget
+from dkd_bench.data import Chunk
 from dkd_bench.errors import EvidenceError
 from dkd_bench.records import CellRecord, RunRecord
 from dkd_bench.records.rundir import evidence_store
-from dkd_bench.steps.craft import Chunk, crafts_store
+from dkd_bench.steps.crafter import crafts_store
 from dkd_bench.steps.plan import Trial
-from dkd_bench.steps.prepare import Workbench
+from dkd_bench.steps.prepare import Prepared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class KeptChunk:
 class EvidenceKept:
     """What is left of a run's crafts, found by the keys in its record."""
 
-    def __init__(self, record: RunRecord, folder: Path, bench: Workbench) -> None:
+    def __init__(self, record: RunRecord, folder: Path, bench: Prepared) -> None:
         """Look in ``folder``, then in the cache.
 
         Raises:
@@ -68,7 +69,7 @@ class EvidenceKept:
         cell = self._cell(trial)
         assert cell is not None, "only trials with a number are drawn"
         chunks = len(cell.evidence) // len(trial.crafts)
-        for chunk in self.bench.chunks():
+        for chunk in self.bench.images.chunks():
             images: dict[str, Tensor] = {}
             covered = torch.ones(len(chunk.labels), dtype=torch.bool)
             for position, target in enumerate(trial.crafts):
@@ -92,9 +93,9 @@ class EvidenceKept:
 
     def _check_ground(self) -> None:
         """Raise EvidenceError unless images and weights are those of the record."""
-        manifest, trained = self.record.manifest, self.bench.trained
+        manifest, trained = self.record.manifest, self.bench.subjects
         self._expect("images", manifest.dataset.digest, trained.dataset_digest)
-        self._expect("positions of the images", manifest.dataset.indices, tuple(self.bench.indices.tolist()))
+        self._expect("positions of the images", manifest.dataset.indices, tuple(self.bench.images.indices.tolist()))
         for name, defense in manifest.defenses.items():
             here = trained.defenses.get(name)
             found = here.sha256 if here else trained.failures.get(name, "there are none")

@@ -51,7 +51,7 @@ class Studio:
     @torch.no_grad()
     def transfer(self, name: str) -> tuple[str, Figure]:
         """Return the picture of which member's examples fool which member."""
-        defense = self._bench.trained.defenses[name].defense
+        defense = self._bench.subjects.defenses[name].defense
         members = list(defense.members)
         if len(members) < 2:
             raise LeftOutError(f"{name} has one member, so there is no transfer between members to draw")
@@ -106,8 +106,8 @@ class Studio:
     @torch.no_grad()
     def latents(self, name: str) -> tuple[str, Figure]:
         """Return the picture of the members' latents on the clean images."""
-        members = self._bench.trained.defenses[name].defense.members
-        chunks = list(self._bench.chunks())
+        members = self._bench.subjects.defenses[name].defense.members
+        chunks = list(self._bench.images.chunks())
         try:
             data = LatentsData(
                 title=f"{name}: latents of the members, layer {LATENT_LAYER!r}, on clean images\n{self._ground()}",
@@ -147,7 +147,7 @@ class Studio:
 
     def _examples(self, trial: Trial, kept: KeptChunk) -> Iterator[tuple[ExampleImage, bool]]:
         """Yield the images of a chunk that are right when clean, as the worst candidate left them: whether broken."""
-        defense = self._bench.trained.defenses[trial.defense].defense
+        defense = self._bench.subjects.defenses[trial.defense].defense
         threat_model = self._bench.threat_models[trial.threat_model]
         clean, labels = kept.chunk.images, kept.chunk.labels.cpu()
         candidates = [images for _, images in threat_model.candidates(clean, kept.images, crafted_under(trial))]

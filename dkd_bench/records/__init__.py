@@ -1,5 +1,6 @@
 """Records: what is kept of a run, frozen and versioned."""
 
+from dkd_bench.records._cell_key import CellKey
 from dkd_bench.records._run import (
     BROKEN,
     SCHEMA_VERSION,
@@ -29,6 +30,7 @@ __all__ = [
     "SURVIVED",
     "WORST_FIRST",
     "CandidateRecord",
+    "CellKey",
     "CellRecord",
     "DatasetRecord",
     "DefenseRecord",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dkd_bench.budget import Norm
+from dkd_bench.records._cell_key import CellKey
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -160,6 +161,19 @@ class CellRecord(_Record):
     candidates: tuple[CandidateRecord, ...]
     detectors: tuple[DetectorRecord, ...] = ()
     """Of a defence that abstains, for each candidate and detector."""
+
+    @property
+    def key(self) -> CellKey:
+        """Which cell it is."""
+        return CellKey(
+            defense=self.defense,
+            decision=self.decision,
+            dataset=self.dataset,
+            threat_model=self.threat_model,
+            attack=self.attack,
+            norm=self.norm,
+            eps=self.eps,
+        )
 
     @property
     def shares(self) -> tuple[Fraction, ...]:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 import dkd_bench
-from dkd_bench.data import Dataset, ImageSpec, Split
+from dkd_bench.data import Dataset, Split
 from dkd_bench.defense import Defense, check_structure
 from dkd_bench.defense.admission import admit
 from dkd_bench.errors import DkdBenchError, PluginError
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.progress import Progress
 from dkd_bench.randomness import isolated_randomness
-from dkd_bench.steps.score import clean_accuracy, decided
+from dkd_bench.steps.resolve import DefenseFactory
+from dkd_bench.steps.scoring import clean_accuracy, decided
 from dkd_bench.store.cache import cache_root
 from dkd_bench.store.digests import code_digest, digest_json, digest_module, library_versions
 from dkd_bench.store.files import TensorStore, write_file
@@ -29,8 +30,6 @@ _T = TypeVar("_T")
 
 MOST_SEARCHED = 1000
 """Test images on which a defence that optimises at every answer is asked for its clean accuracy after training."""
-
-DefenseFactory = Callable[[ImageSpec], Defense]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

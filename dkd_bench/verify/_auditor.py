@@ -17,7 +17,7 @@ from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, RunRecord
 from dkd_bench.records.rundir import RESULTS, evidence_store, load_run
 from dkd_bench.steps.plan import Trial
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.request import DeviceName, RunRequest
 from dkd_bench.store.files import read_file
 from dkd_bench.verify._answers import Rescored, joined
@@ -96,7 +96,7 @@ def _refused(record: RunRecord, results_sha256: str, finding: str) -> AuditRepor
 
 @final
 class _Auditor:
-    def __init__(self, record: RunRecord, bench: Workbench, reader: EvidenceReader) -> None:
+    def __init__(self, record: RunRecord, bench: Prepared, reader: EvidenceReader) -> None:
         self._findings: list[str] = []
         self._record = record
         self._bench = bench
@@ -139,8 +139,8 @@ class _Auditor:
 
     def check_clean(self, progress: Progress) -> None:
         """Ask every defence for its answers to the clean images, and compare what the record says of them."""
-        task = progress.start("clean images", len(self._bench.trained.defenses))
-        for name in self._bench.trained.defenses:
+        task = progress.start("clean images", len(self._bench.subjects.defenses))
+        for name in self._bench.subjects.defenses:
             self._findings.extend(self._clean.problems(name, self._record.manifest.defenses[name]))
             task.advance(note=name)
 
@@ -150,7 +150,7 @@ class _Auditor:
         self._findings.extend(evidence_problems(self._record, self._bench))
         for cell in self._record.cells:
             defense = self._record.manifest.defenses.get(cell.defense)
-            told = record_problems(cell, defense, n=len(self._bench.indices))
+            told = record_problems(cell, defense, n=len(self._bench.images))
             self._findings.extend(f"{called(key_of(cell))}: {problem}" for problem in told)
 
     def check_trials(self, progress: Progress) -> None:
@@ -171,7 +171,7 @@ class _Auditor:
             self._findings.extend(flag_problems(self._record, self._bench, self._rules()))
 
     def _rules(self) -> dict[str, tuple[str, ...]]:
-        return {name: self._clean.rules(name) for name in self._bench.trained.defenses}
+        return {name: self._clean.rules(name) for name in self._bench.subjects.defenses}
 
     def _check_budget(self, trial: Trial, budget: Budget, cells: Sequence[CellRecord]) -> None:
         try:

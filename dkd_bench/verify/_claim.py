@@ -12,16 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from dkd_bench.budget import TOLERANCE, Budget, Norm
-from dkd_bench.data import Dataset, load_dataset, select_balanced
+from dkd_bench.data import CHUNK_SIZE, Chunk, Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense
 from dkd_bench.errors import ConfigError, PluginError, StoreError, UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.suites import ALL
 from dkd_bench.progress import Progress
-from dkd_bench.steps.craft import Chunk
-from dkd_bench.steps.plan import CHUNK_SIZE
-from dkd_bench.steps.prepare import train
 from dkd_bench.steps.request import DeviceName, TrainRequest
+from dkd_bench.steps.resolve import resolve
+from dkd_bench.steps.train import train
 from dkd_bench.store.files import read_file
 from dkd_bench.verify._answers import CandidateAnswers, answers_of, candidate_answers, survival
 from dkd_bench.verify._images import fault_of
@@ -164,7 +163,7 @@ def check_claim(
         )
     if claim.defense == ALL:
         raise ConfigError("a claim is about one defence; name it with --defense")
-    trained = train(request, progress, dataset=dataset)
+    trained = train(resolve(request), progress, dataset=dataset)
     for reason in trained.failures.values():
         raise PluginError(reason)
     (each,) = trained.defenses.values()

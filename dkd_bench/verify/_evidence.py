@@ -8,11 +8,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from dkd_bench.data import Chunk
 from dkd_bench.errors import AttackError, EvidenceError, StoreError
 from dkd_bench.records import EvidenceRecord, RunRecord
-from dkd_bench.steps.craft import Chunk
 from dkd_bench.steps.plan import Craft
-from dkd_bench.steps.prepare import Workbench
+from dkd_bench.steps.prepare import Prepared
 from dkd_bench.store.digests import digest_tensors
 from dkd_bench.store.files import TensorStore
 from dkd_bench.verify._images import fault_of
@@ -32,7 +32,7 @@ class Kept:
 class EvidenceReader:
     """Reads evidence and checks it; each thing that is wrong is found once."""
 
-    def __init__(self, record: RunRecord, bench: Workbench, store: TensorStore) -> None:
+    def __init__(self, record: RunRecord, bench: Prepared, store: TensorStore) -> None:
         """Read what ``record`` names from ``store``; make again on ``bench`` what is not there."""
         self.findings: list[str] = []
         self.read: set[str] = set()
@@ -89,7 +89,7 @@ class EvidenceReader:
         if recorded.broken is None or craft.randomized:
             return
         with torch.no_grad():
-            answers = self._bench.target(craft)(images.to(chunk.images.device)).argmax(dim=1)
+            answers = self._bench.targets.target(craft)(images.to(chunk.images.device)).argmax(dim=1)
         broken = int((answers != chunk.labels).sum())
         if broken != recorded.broken:
             self.findings.append(
@@ -101,7 +101,7 @@ class EvidenceReader:
         found = self._store.get_with_metadata(key)
         if found is None:
             self.made_again.add(key)
-            attack, target = self._bench.attacks[craft.attack], self._bench.target(craft)
+            attack, target = self._bench.attacks[craft.attack], self._bench.targets.target(craft)
             seed = craft.seeds[chunk.number]
             images = attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed).cpu()
             return images, None, digest_tensors({"adversarial": images})

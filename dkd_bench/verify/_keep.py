@@ -10,7 +10,7 @@ import dkd_bench
 from dkd_bench.errors import StoreError
 from dkd_bench.records.rundir import RESULTS, load_for_ranking, save_board
 from dkd_bench.records.verification import VERIFICATION, Verification
-from dkd_bench.steps.manifest import LIBRARIES
+from dkd_bench.steps.record import LIBRARIES
 from dkd_bench.store.digests import library_versions
 from dkd_bench.store.files import write_json
 from dkd_bench.verify._report import AuditReport

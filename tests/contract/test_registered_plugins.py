@@ -17,8 +17,8 @@ from dkd_bench.attacks.latent import LatentConfig
 from dkd_bench.attacks.square import SquareConfig
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.plugins import registry
-from dkd_bench.steps.prepare import check_words
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.resolve import resolve
 from dkd_bench.testing import AttackContract, DefenseContract, checks_of
 from dkd_defenses.dkd import DKDSettings
 
@@ -84,5 +84,5 @@ def test_families_that_take_an_argument_are_not_among_all():
     assert {"none", "dkd", "magnet", "pixel-defend", "defense-gan", "at", "trades"} <= set(everything)
     assert not {"torch", "robustbench"} & set(everything)
     with pytest.raises(UnknownNameError, match="no setting named 'no_such'"):
-        check_words(RunRequest(defenses=("all",), settings=("no_such=1",)))
-    check_words(RunRequest(defenses=("all",), settings=("restarts=3", "beta=2")))
+        resolve(RunRequest(defenses=("all",), settings=("no_such=1",)))
+    resolve(RunRequest(defenses=("all",), settings=("restarts=3", "beta=2")))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dkd_bench.executors.local import crafted_ahead
-from dkd_bench.steps.craft import Crafter
+from dkd_bench.steps.crafter import Crafter
 
 pytestmark = pytest.mark.slow
 
@@ -25,15 +25,16 @@ def outcomes_of(record):
 
 def test_workers_make_what_the_run_would_have_made(bench, cache, two_threads, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("dkd_bench.pipeline.crafted_ahead", lambda *_: iter(()))
+        patch.setattr("dkd_bench.steps.craft.crafted_ahead", lambda *_: iter(()))
         alone = bench("alone", attacks=("fgsm", "pgd"))
     shutil.rmtree(cache / "crafts")
 
     make = Crafter._make
 
-    def refuse(self, key, *rest):
+    def refuse(self, craft, attack, target, chunk):
+        key = craft.keys[chunk.number]
         assert key not in alone.evidence, "the run crafted by itself what its workers should have"
-        make(self, key, *rest)
+        make(self, craft, attack, target, chunk)
 
     monkeypatch.setattr(Crafter, "_make", refuse)
     together = bench("together", attacks=("fgsm", "pgd"))
@@ -48,7 +49,7 @@ def test_one_thread_has_no_workers(bench, monkeypatch):
         seen.extend(crafted_ahead(bench, crafter))
         return iter(())
 
-    monkeypatch.setattr("dkd_bench.pipeline.crafted_ahead", watched)
+    monkeypatch.setattr("dkd_bench.steps.craft.crafted_ahead", watched)
     assert bench(attacks=("fgsm",)).complete
     assert seen == []
 
