@@ -384,7 +384,9 @@ def test_a_wrong_norm_does_not_confirm_itself(bench, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("broken", "wrong", "sentence"),
     [
-        pytest.param("steps.scoring._outcome", lambda *_, **__: Outcome.ROBUST, "recorded as robust, re-scored it", id="word"),
+        pytest.param(
+            "steps.scoring._outcome", lambda *_, **__: Outcome.ROBUST, "recorded as robust, re-scored it", id="word"
+        ),
         pytest.param(
             "records.statistics.wilson_interval", lambda *_: (0.0, 1.0), "the interval is recorded as [0, 1]", id="ci"
         ),
