@@ -245,7 +245,8 @@ class Runner:
             raised.setdefault(id(each.cell), []).append(each.flag)
         told = [cell.model_copy(update={"flags": (*cell.flags, *raised.get(id(cell), ()))}) for cell in cells]
         attacks = {name: attack.meta for name, attack in self.bench.attacks.items()}
-        return list(diagnosed(told, attacks, self._evidence))
+        threat_models = {name: each.meta for name, each in self.bench.threat_models.items()}
+        return list(diagnosed(told, attacks, threat_models, self._evidence))
 
     def _scored_cells(self, trial: Trial, examined: Examined) -> list[CellRecord]:
         defense = self.bench.trained.defenses[trial.defense].defense

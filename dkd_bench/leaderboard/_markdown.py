@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dkd_bench.leaderboard._board import AttackScore, Board, Group, Row, RunSummary, Status, ThreatModelScore
 from dkd_bench.leaderboard._published import render_published
 from dkd_bench.leaderboard._rejects import render_rejects
 from dkd_bench.leaderboard._table import NOTHING, margins, one_line, percent, percent_interval, table
 from dkd_bench.records import SeparationRecord
+from dkd_bench.threats import STANDARD, facts_of, in_reading_order, sees_whole
 
 _DIGITS_SHOWN = 12
 _NORMS = {"linf": "Linf", "l2": "L2", "l0": "L0"}
 _STATUS: dict[Status, str] = {"ok": NOTHING, "error": "error", "not_run": "not run"}
 _RULE_MARKS = {"boosted": "*"}
 """As in the paper: DKD* is DKD judged by the boosted vote."""
-_MEANS = {"standalone": "members"}
-"""Threat models of which the paper reports the mean, and over what."""
-_THREAT_MODELS = {
-    "black-box": "examples made on a reference network of the adversary's own, trained on the same data.",
-    "standalone": "examples made on one member alone; per image the worst over the members.",
-    "aggregated": "the members' examples summed into one direction; per image the worst over magnitudes.",
-    "joint": "examples made on the differentiable whole; per image the worst over surrogates.",
-}
-_TRUSTED = "joint"
 _ALONE = ("whole",)
 """The surrogate of a single network that hides nothing: itself."""
-_TRUST = (
-    "Black-box, standalone and aggregated examples are made without sight of the whole defence, and flatter "
-    f"ensembles; the {_TRUSTED} column is the one to trust."
-)
+_UNKNOWN = "a threat model that is not installed here, so this board cannot say what its adversary sees."
 
 
 def render_markdown(board: Board) -> str:
@@ -195,9 +186,10 @@ def _details(group: Group, score: ThreatModelScore) -> list[list[str]]:
     passes = sum(attack.forward_passes for attack in score.attacks) / group.n
     lines = [[score.threat_model, worst, *numbers, f"{passes:,.0f}"]]
     means = [attacks[name].mean_over_candidates if name in attacks else None for name in group.attacks]
-    if score.threat_model in _MEANS and any(mean is not None for mean in means):
+    over = _mean_over(score)
+    if over and any(mean is not None for mean in means):
         shown = ["" if mean is None else percent(mean) for mean in means]
-        lines.append([_mean_of(score), "", *shown, ""])
+        lines.append([f"- mean of {over}", "", *shown, ""])
     return lines
 
 
@@ -215,9 +207,10 @@ def _unbudgeted_table(group: Group, *, labelled: bool) -> str:
         for score in row.threat_models:
             for attack in score.attacks:
                 lines.append([*who, score.threat_model, attack.attack, percent(row.clean), *_reach(attack)])
-                if score.threat_model in _MEANS and attack.mean_over_candidates is not None:
+                over = _mean_over(score)
+                if over and attack.mean_over_candidates is not None:
                     mean = percent(attack.mean_over_candidates)
-                    lines.append([*who, _mean_of(score), attack.attack, "", mean, "", ""])
+                    lines.append([*who, f"- mean of {over}", attack.attack, "", mean, "", ""])
     return table(header, lines, left=5)
 
 
@@ -231,23 +224,26 @@ def _reach(attack: AttackScore) -> list[str]:
     return [percent_interval(attack.robust), str(norms.n), f"{norms.median:.3g}"]
 
 
-def _mean_of(score: ThreatModelScore) -> str:
-    return f"- mean of {_MEANS[score.threat_model]}"
+def _mean_over(score: ThreatModelScore) -> str:
+    """Return what the mean of a threat model is over; empty where none is reported."""
+    facts = facts_of(score.threat_model)
+    return "" if facts is None else facts.mean_over
 
 
 def _legend(board: Board) -> list[str]:
     """Return one line for each word that the board uses."""
     rows = [row for group in board.groups for row in group.rows]
-    shown = {name: text for name, text in _THREAT_MODELS.items() if _uses(board, name)}
+    threat_models = in_reading_order({name for group in board.groups for name in group.threat_models})
     lines = [f"{name}: {one_line(title)}." for name, title in sorted({(row.defense, row.title) for row in rows})]
     lines += [
         "Numbers are percent of all n images asked for, an image that is wrong when clean being lost; "
         "brackets hold the 95 % Wilson interval.",
         "rule: how the members' votes become one label; the mark * is for the boosted vote.",
-        *(f"{name}: {text}" for name, text in shown.items()),
+        *(_threat_model_line(name) for name in threat_models),
     ]
-    if _TRUSTED in shown and len(shown) > 1:
-        lines.append(_TRUST)
+    trusted = [name for name in threat_models if sees_whole(name)]
+    if trusted and len(threat_models) > 1:
+        lines.append(_whom_to_trust(trusted))
     if any(group.eps is not None for group in board.groups):
         lines += _legend_of_ranking(board)
     if any(group.eps is None for group in board.groups):
@@ -266,6 +262,20 @@ def _legend(board: Board) -> list[str]:
     if any(row.randomized for row in rows):
         lines.append("randomised defences: the share of draws survived counts, per image the least over the attacks.")
     return lines
+
+
+def _threat_model_line(name: str) -> str:
+    facts = facts_of(name)
+    return f"{one_line(name)}: {_UNKNOWN if facts is None else one_line(facts.legend)}"
+
+
+def _whom_to_trust(trusted: Sequence[str]) -> str:
+    *others, last = [name for name in STANDARD if not sees_whole(name)]
+    blind = f"{', '.join(others)} and {last}".capitalize()
+    columns = f"{trusted[0]} column is the one" if len(trusted) == 1 else f"{' and '.join(trusted)} columns are those"
+    return (
+        f"{blind} examples are made without sight of the whole defence, and flatter ensembles; the {columns} to trust."
+    )
 
 
 def _legend_of_environments(board: Board) -> list[str]:
@@ -287,15 +297,11 @@ def _legend_of_environments(board: Board) -> list[str]:
 
 def _adversary(row: Row) -> str:
     """Return what the adversary who sees the whole defence attacked, and by what."""
-    attacks = {
-        attack.attack for score in row.threat_models if score.threat_model == _TRUSTED for attack in score.attacks
-    }
+    scores = [score for score in row.threat_models if sees_whole(score.threat_model)]
+    attacks = {attack.attack for score in scores for attack in score.attacks}
+    called = " and ".join(score.threat_model for score in scores)
     averaged = ", in expectation over its draws" if row.randomized else ""
-    return f"joint on {row.defense}: {', '.join(row.surrogates)}{averaged}, by {', '.join(sorted(attacks))}."
-
-
-def _uses(board: Board, threat_model: str) -> bool:
-    return any(threat_model in group.threat_models for group in board.groups)
+    return f"{called} on {row.defense}: {', '.join(row.surrogates)}{averaged}, by {', '.join(sorted(attacks))}."
 
 
 def _legend_of_ranking(board: Board) -> list[str]:

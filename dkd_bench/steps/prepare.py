@@ -34,7 +34,7 @@ from dkd_bench.steps.plan import (
     PlannedTarget,
     make_plan,
 )
-from dkd_bench.steps.request import JOINT, THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
+from dkd_bench.steps.request import RunRequest, TrainRequest, parse_settings, settings_for
 from dkd_bench.steps.weights import DefenseFactory, TrainedDefense, Trainer
 from dkd_bench.store.digests import (
     code_digest,
@@ -48,7 +48,7 @@ from dkd_bench.store.digests import (
 from dkd_bench.target import AUTO_BATCH_SIZE, Access, Target
 from dkd_bench.target.decision import Decision
 from dkd_bench.target.surrogates import Detecting, OnManifold
-from dkd_bench.threats import Roles, ThreatModel
+from dkd_bench.threats import Roles, ThreatModel, load_threat_models
 from dkd_bench.training import recipe_named
 
 REFERENCE = "reference"
@@ -138,10 +138,11 @@ class Workbench:
 
     def _gaps(self, defense: TrainedDefense) -> tuple[FlagRecord, ...]:
         """Return the flag of a defence that rejects images, where the adversary who sees the whole ignored that."""
-        joint = [trial for trial in self.plan.trials if (trial.defense, trial.threat_model) == (defense.name, JOINT)]
-        if not defense.defense.meta.abstains or not joint:
+        seeing = {name for name, threat_model in self.threat_models.items() if threat_model.meta.sees_whole}
+        whole = [each for each in self.plan.trials if each.defense == defense.name and each.threat_model in seeing]
+        if not defense.defense.meta.abstains or not whole:
             return ()
-        looked_at = any(self.attacks[trial.attack].meta.access == "detectors" for trial in joint)
+        looked_at = any(self.attacks[trial.attack].meta.access == "detectors" for trial in whole)
         if "detectors" in self.offers[defense.name] and looked_at:
             return ()
         return (FlagRecord(name=NOT_ADAPTIVE, detail="it rejects images, and no attack looked at its detectors"),)
@@ -167,6 +168,7 @@ class Workbench:
                 "failures": sorted(self.trained.failures),
                 "request": self.request.as_json(),
                 "dataset": self.trained.dataset_digest,
+                "threat_models": {name: code_digest(type(each)) for name, each in self.threat_models.items()},
                 "harness": package_digest(),
             }
         )
@@ -231,7 +233,7 @@ def train(
 def prepare(request: RunRequest, progress: Progress) -> Workbench:
     """Return everything that the run of ``request`` works with; raises as ``train`` does."""
     attacks = _attacks(request)
-    threat_models = _threat_models(request)
+    threat_models = load_threat_models(request.threat_models)
     explicit = tuple(Budget(norm=request.norm, eps=eps) for eps in dict.fromkeys(request.eps))
     dataset = load_dataset(request.dataset, root=request.data_root)
     budgets = explicit or (_default_budget(dataset, request.norm),)
@@ -277,7 +279,7 @@ def prepare(request: RunRequest, progress: Progress) -> Workbench:
 def check_words(request: RunRequest) -> None:
     """Raise what ``prepare`` would raise for a wrong name or setting, before anything is loaded or trained."""
     attacks = _attacks(request)
-    _threat_models(request)
+    load_threat_models(request.threat_models)
     _device(request.device)
     classes, _ = _defense_classes(request)
     _check_settings(request, classes, attacks)
@@ -386,11 +388,6 @@ def _attacks(request: RunRequest) -> dict[str, Attack]:
         name: cls(settings_from_words(cls.Config, settings_for(name, setting_names(cls.Config), parsed), owner=name))
         for name, cls in _attack_classes(request).items()
     }
-
-
-def _threat_models(request: RunRequest) -> dict[str, ThreatModel]:
-    asked = [each for name in request.threat_models for each in (THREAT_MODELS if name == "all" else (name,))]
-    return {name: registry.load("threat-models", name)() for name in dict.fromkeys(asked)}
 
 
 def _planned_attack(attack: Attack) -> PlannedAttack:

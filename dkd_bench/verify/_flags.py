@@ -30,8 +30,9 @@ def flag_problems(record: RunRecord, bench: Workbench, rules: Mapping[str, Colle
         for left_out in _left_out(flags, record.manifest.defenses[name].flags):
             yield f"the flag {left_out!r} of defence {name!r} is raised here, the record leaves it out"
     attacks = {name: attack.meta for name, attack in bench.attacks.items()}
+    threat_models = {name: threat_model.meta for name, threat_model in bench.threat_models.items()}
     bare = [cell.model_copy(update={"flags": ()}) if cell.status == "ok" else cell for cell in record.cells]
-    for cell, again in zip(record.cells, diagnosed(bare, attacks, record.evidence), strict=True):
+    for cell, again in zip(record.cells, diagnosed(bare, attacks, threat_models, record.evidence), strict=True):
         for left_out in _left_out(again.flags, cell.flags):
             yield f"{called(key_of(cell))}: its numbers raise the flag {left_out!r}, the record leaves it out"
     if record.complete:

@@ -21,6 +21,7 @@ from dkd_bench.records.flags import (
     UNVERIFIED,
     row_status,
 )
+from dkd_bench.threats import load_threat_models
 
 MakeCell = Callable[..., CellRecord]
 
@@ -32,6 +33,8 @@ ATTACKS = {
     "jsma": AttackMeta(name="jsma", title="JSMA", kind="minimum_norm", norms=("l0",)),
 }
 
+THREAT_MODELS = {name: threat_model.meta for name, threat_model in load_threat_models(["all"]).items()}
+
 
 def flags_of(cells: Sequence[CellRecord], broken: Sequence[int] = ()) -> list[list[str]]:
     """Return the names of the flags of each cell; ``broken`` counts images of the crafts ``craft-0``, ``craft-1``..."""
@@ -41,7 +44,7 @@ def flags_of(cells: Sequence[CellRecord], broken: Sequence[int] = ()) -> list[li
         )
         for number, count in enumerate(broken)
     }
-    return [[flag.name for flag in cell.flags] for cell in diagnosed(cells, ATTACKS, evidence)]
+    return [[flag.name for flag in cell.flags] for cell in diagnosed(cells, ATTACKS, THREAT_MODELS, evidence)]
 
 
 def attacked(make_cell: MakeCell, robust: int, **words: Any) -> CellRecord:
@@ -53,7 +56,7 @@ class TestSingleStep:
     def test_more_than_chance_is_flagged_on_the_iterative_attack(self, make_cell: MakeCell) -> None:
         cells = [attacked(make_cell, 10, attack="fgsm"), attacked(make_cell, 13)]
         assert flags_of(cells) == [[], [SINGLE_STEP]]
-        (flag,) = diagnosed(cells, ATTACKS, {})[1].flags
+        (flag,) = diagnosed(cells, ATTACKS, THREAT_MODELS, {})[1].flags
         assert flag.detail == "fgsm fools 3 of 20 images that pgd does not"
         assert flag.share == 3 / 20
 
@@ -156,7 +159,7 @@ class TestTargets:
         evidence = {
             "craft-0": EvidenceRecord(sha256="0" * 64, target="w", attack="pgd", norm="linf", eps=0.1, chunk=0, n=20)
         }
-        assert diagnosed([cell], ATTACKS, evidence)[0].flags == ()
+        assert diagnosed([cell], ATTACKS, THREAT_MODELS, evidence)[0].flags == ()
 
     def test_without_budget_an_attack_must_reach_its_own_target(self, make_cell: MakeCell) -> None:
         words = {"attack": "deepfool", "norm": "l2", "evidence": ("craft-0",), "candidates": candidates(0.5)}
@@ -180,7 +183,7 @@ def test_an_error_is_flagged_unless_it_says_what_it_is(make_cell: MakeCell) -> N
         [ATTACK_ERROR],
         [UNVERIFIED],
     ]
-    assert diagnosed([failed], ATTACKS, {})[0].flags[0].detail == "out of memory"
+    assert diagnosed([failed], ATTACKS, THREAT_MODELS, {})[0].flags[0].detail == "out of memory"
 
 
 def test_counting() -> None:
