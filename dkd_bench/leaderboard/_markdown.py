@@ -9,13 +9,12 @@ from dkd_bench.leaderboard._published import render_published
 from dkd_bench.leaderboard._rejects import render_rejects
 from dkd_bench.leaderboard._table import NOTHING, margins, one_line, percent, percent_interval, table
 from dkd_bench.records import SeparationRecord
+from dkd_bench.records.rules import RULES, mark_of
 from dkd_bench.threats import STANDARD, facts_of, in_reading_order, sees_whole
 
 _DIGITS_SHOWN = 12
 _NORMS = {"linf": "Linf", "l2": "L2", "l0": "L0"}
 _STATUS: dict[Status, str] = {"ok": NOTHING, "error": "error", "not_run": "not run"}
-_RULE_MARKS = {"boosted": "*"}
-"""As in the paper: DKD* is DKD judged by the boosted vote."""
 _ALONE = ("whole",)
 """The surrogate of a single network that hides nothing: itself."""
 _UNKNOWN = "a threat model that is not installed here, so this board cannot say what its adversary sees."
@@ -79,7 +78,7 @@ def _group(group: Group, *, labelled: bool, grounded: bool) -> list[str]:
 
 
 def _who(row: Row, *, labelled: bool) -> list[str]:
-    name = row.defense + _RULE_MARKS.get(row.decision, "")
+    name = row.defense + mark_of(row.decision)
     return [row.run if labelled else "", name, row.decision]
 
 
@@ -136,7 +135,7 @@ def _seeds_table(group: Group) -> str:
     header = ["defence", "rule", "seeds", "mean", "sd", "lowest", "highest"]
     lines = [
         [
-            spread.defense + _RULE_MARKS.get(spread.decision, ""),
+            spread.defense + mark_of(spread.decision),
             spread.decision,
             str(len(spread.training_seeds)),
             percent(spread.mean),
@@ -234,11 +233,12 @@ def _legend(board: Board) -> list[str]:
     """Return one line for each word that the board uses."""
     rows = [row for group in board.groups for row in group.rows]
     threat_models = in_reading_order({name for group in board.groups for name in group.threat_models})
+    marks = [f"the mark {rule.mark} is for {rule.legend}" for rule in RULES.values() if rule.mark]
     lines = [f"{name}: {one_line(title)}." for name, title in sorted({(row.defense, row.title) for row in rows})]
     lines += [
         "Numbers are percent of all n images asked for, an image that is wrong when clean being lost; "
         "brackets hold the 95 % Wilson interval.",
-        "rule: how the members' votes become one label; the mark * is for the boosted vote.",
+        f"rule: how the members' votes become one label; {'; '.join(marks)}.",
         *(_threat_model_line(name) for name in threat_models),
     ]
     trusted = [name for name in threat_models if sees_whole(name)]

@@ -12,6 +12,7 @@ import dkd_bench
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.records import DatasetRecord, DefenseRecord, FlagRecord, Interval, Manifest, SeparationRecord
 from dkd_bench.records.environment import current_environment
+from dkd_bench.records.rules import deployed_rule
 from dkd_bench.steps.plan import CHUNK_SIZE
 from dkd_bench.steps.prepare import Workbench
 from dkd_bench.store.digests import library_versions
@@ -69,6 +70,7 @@ def make_manifest(
                 clean_rejected=rejected.get(name, {}),
                 abstains=each.defense.meta.abstains,
                 optimizes=each.defense.meta.optimizes,
+                deployed=deployed_rule(each.defense.deployed_rule, tuple(clean[name])),
             )
             for name, each in trained.defenses.items()
         },
