@@ -23,7 +23,8 @@ from dkd_bench.cli.options import (
     with_files,
 )
 from dkd_bench.errors import ExitCode
-from dkd_bench.steps.request import JOINT, RunRequest
+from dkd_bench.steps.request import RunRequest
+from dkd_bench.threats import STANDARD, sees_whole
 
 
 def probe(
@@ -56,7 +57,7 @@ def probe(
     request = RunRequest(
         defenses=(defense,),
         attacks=(attack,),
-        threat_models=(JOINT,),
+        threat_models=tuple(filter(sees_whole, STANDARD)),
         dataset=dataset,
         eps=() if eps is None else (eps,),
         norm=norm,

@@ -16,7 +16,6 @@ from dkd_bench.records import CellKey, CellRecord, EvidenceRecord, FlagRecord
 from dkd_bench.records.flags import INTERRUPTED, NOT_ADAPTIVE, NOT_ADMITTED, RANDOM
 from dkd_bench.steps.crafter import Crafter
 from dkd_bench.steps.prepare import Prepared
-from dkd_bench.steps.request import JOINT
 from dkd_bench.steps.scoring import decided
 
 Source = Literal["answers", "numbers", "challenges", "run"]
@@ -70,7 +69,8 @@ def doubt_unattacked(
         for flag in (*_probed(prepared, name), *_gaps(prepared, name)):
             yield Doubt(flag=flag, source="answers", defense=name)
     attacks = {name: attack.meta for name, attack in prepared.attacks.items()}
-    for cell, flag in contradictions(cells, attacks, evidence):
+    threat_models = {name: threat_model.meta for name, threat_model in prepared.threat_models.items()}
+    for cell, flag in contradictions(cells, attacks, threat_models, evidence):
         yield Doubt(flag=flag, source="numbers", defense=cell.defense, cell=cell.key)
 
 
@@ -158,10 +158,11 @@ def _probed(prepared: Prepared, name: str) -> tuple[FlagRecord, ...]:
 
 def _gaps(prepared: Prepared, name: str) -> tuple[FlagRecord, ...]:
     """Return the flag of a defence that rejects images, where the adversary who sees the whole ignored that."""
-    joint = [trial for trial in prepared.plan.trials if (trial.defense, trial.threat_model) == (name, JOINT)]
-    if not prepared.subjects.defenses[name].defense.meta.abstains or not joint:
+    seeing = {name for name, threat_model in prepared.threat_models.items() if threat_model.meta.sees_whole}
+    whole = [each for each in prepared.plan.trials if each.defense == name and each.threat_model in seeing]
+    if not prepared.subjects.defenses[name].defense.meta.abstains or not whole:
         return ()
-    looked_at = any(prepared.attacks[trial.attack].meta.access == "detectors" for trial in joint)
+    looked_at = any(prepared.attacks[trial.attack].meta.access == "detectors" for trial in whole)
     if "detectors" in prepared.targets.offers[name] and looked_at:
         return ()
     return (FlagRecord(name=NOT_ADAPTIVE, detail="it rejects images, and no attack looked at its detectors"),)

@@ -26,7 +26,6 @@ from dkd_bench.records.statistics import wilson_interval
 from dkd_bench.steps.crafter import Crafter
 from dkd_bench.steps.plan import Craft
 from dkd_bench.steps.prepare import Prepared
-from dkd_bench.steps.request import JOINT
 from dkd_bench.steps.scoring import decided
 from dkd_bench.store.digests import digest_json, seed_from
 
@@ -74,11 +73,7 @@ class Challenger:
 
     def challenge(self, name: str, cells: Sequence[CellRecord]) -> Challenged:
         """Return what is raised against the numbers of defence ``name``, given its cells."""
-        white = [
-            cell
-            for cell in cells
-            if cell.status == "ok" and cell.eps is not None and sees_everything(cell, self._meta(cell))
-        ]
+        white = [cell for cell in cells if cell.status == "ok" and cell.eps is not None and self._sees_everything(cell)]
         checks: list[Callable[[], list[Raised]]] = []
         searching = [cell for cell in white if self._meta(cell).kind == "fixed" and not self._meta(cell).single_step]
         if searching:
@@ -99,6 +94,9 @@ class Challenger:
 
     def _meta(self, cell: CellRecord) -> AttackMeta:
         return self._prepared.attacks[cell.attack].meta
+
+    def _sees_everything(self, cell: CellRecord) -> bool:
+        return sees_everything(self._meta(cell), self._prepared.threat_models[cell.threat_model].meta)
 
     def _strongest(self, cells: Sequence[CellRecord]) -> CellRecord:
         """Return the cell with the lowest accuracy, of attacks whose effort is known if there are any."""
@@ -168,7 +166,7 @@ class Challenger:
         return evidence.images.to(images.device)
 
     def _strongest_craft(self, name: str, cell: CellRecord) -> Craft:
-        wanted = (name, JOINT, cell.attack)
+        wanted = (name, cell.threat_model, cell.attack)
         trial = next(
             trial
             for trial in self._prepared.plan.trials

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from dkd_bench.attacks import AttackMeta
 from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome
 from dkd_bench.records.flags import ATTACK_ERROR, BLACK_BOX, NOT_FALLING, SINGLE_STEP, TRANSFER, UNBOUNDED
-from dkd_bench.steps.request import JOINT
+from dkd_bench.threats import ThreatModelMeta
 
 TOLERATED_SHARE = 0.02
 TOLERATED_IMAGES = 2
@@ -36,21 +36,30 @@ Raised: TypeAlias = "Iterator[tuple[CellRecord, FlagRecord]]"
 
 
 def contradictions(
-    cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta], evidence: Mapping[str, EvidenceRecord]
+    cells: Sequence[CellRecord],
+    attacks: Mapping[str, AttackMeta],
+    threat_models: Mapping[str, ThreatModelMeta],
+    evidence: Mapping[str, EvidenceRecord],
 ) -> Raised:
     """Yield the flags that follow from ``cells`` alone, each with the cell whose number it casts doubt on.
 
     Args:
         cells: of one run.
         attacks: what the run's attacks declare, by name.
+        threat_models: what its threat models declare, by name.
         evidence: of the run, by key.
     """
     for cell in cells:
         if cell.status == "error" and not cell.flags:
             yield cell, FlagRecord(name=ATTACK_ERROR, detail=cell.reason or "no reason is recorded")
-    scored = [cell for cell in cells if cell.status == "ok" and cell.attack in attacks]
+    known = [cell for cell in cells if cell.attack in attacks and cell.threat_model in threat_models]
+    scored = [cell for cell in known if cell.status == "ok"]
+
+    def seen_whole(cell: CellRecord) -> bool:
+        return sees_everything(attacks[cell.attack], threat_models[cell.threat_model])
+
     for row in _grouped(scored, lambda cell: (cell.defense, cell.decision)):
-        yield from _row_flags(row, attacks, evidence)
+        yield from _row_flags(row, seen_whole, attacks, evidence)
 
 
 def lost_to_the_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
@@ -81,15 +90,19 @@ def _answered_right(cell: CellRecord) -> tuple[float, ...]:
     return cell.survival or tuple(float(outcome is Outcome.ROBUST) for outcome in cell.outcomes)
 
 
-def sees_everything(cell: CellRecord, meta: AttackMeta) -> bool:
-    """Return whether a cell's examples were made with full sight: on the whole, by its gradients."""
-    return cell.threat_model == JOINT and meta.access not in ("scores", "decisions")
+def sees_everything(attack: AttackMeta, threat_model: ThreatModelMeta) -> bool:
+    """Return whether examples are made with full sight: on the whole, by its gradients."""
+    return threat_model.sees_whole and attack.access not in ("scores", "decisions")
 
 
 def _row_flags(
-    cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta], evidence: Mapping[str, EvidenceRecord]
+    cells: Sequence[CellRecord],
+    seen_whole: Callable[[CellRecord], bool],
+    attacks: Mapping[str, AttackMeta],
+    evidence: Mapping[str, EvidenceRecord],
 ) -> Raised:
-    white = [cell for cell in cells if sees_everything(cell, attacks[cell.attack])]
+    """Yield the flags of one row; ``seen_whole`` says whether a cell's examples were made with full sight."""
+    white = [cell for cell in cells if seen_whole(cell)]
     fixed = [cell for cell in white if attacks[cell.attack].kind == "fixed"]
     for budget in _grouped(fixed, lambda cell: (cell.norm, cell.eps or 0.0)):
         yield from _single_step(budget, attacks)
@@ -100,7 +113,7 @@ def _row_flags(
     for attack in _grouped(white, lambda cell: (cell.attack, cell.norm)):
         yield from _unreached(attack, evidence)
     for budget in _grouped([cell for cell in cells if cell.eps is not None], lambda cell: (cell.norm, cell.eps or 0.0)):
-        yield from _black_box(budget, attacks)
+        yield from _black_box(budget, seen_whole)
 
 
 def _single_step(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta]) -> Raised:
@@ -173,10 +186,10 @@ def _unreached(cells: Sequence[CellRecord], evidence: Mapping[str, EvidenceRecor
             yield cell, FlagRecord(name=UNBOUNDED, detail=detail, share=left)
 
 
-def _black_box(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta]) -> Raised:
+def _black_box(cells: Sequence[CellRecord], seen_whole: Callable[[CellRecord], bool]) -> Raised:
     """Compare the worst of what sees everything with the worst of what sees less."""
-    white = [cell for cell in cells if sees_everything(cell, attacks[cell.attack])]
-    other = [cell for cell in cells if not sees_everything(cell, attacks[cell.attack])]
+    white = [cell for cell in cells if seen_whole(cell)]
+    other = [cell for cell in cells if not seen_whole(cell)]
     if not white or not other:
         return
     worst = worst_shares(white)

@@ -115,7 +115,7 @@ class Row(_Part):
     clean_accepted: Fraction | None
     """Of the clean images that are not rejected, those answered right; ``None`` as above, or if none is left."""
     surrogates: tuple[str, ...]
-    """The stand-ins for the whole that the adversary of the joint threat model attacked."""
+    """The stand-ins for the whole that the adversary who sees it attacked."""
     threat_models: tuple[ThreatModelScore, ...]
 
 

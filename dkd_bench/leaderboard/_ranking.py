@@ -25,10 +25,7 @@ from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, FlagReco
 from dkd_bench.records.environment import environment_in_words, environment_of
 from dkd_bench.records.flags import row_status
 from dkd_bench.records.statistics import interval
-from dkd_bench.steps.request import JOINT
-
-READING_ORDER = ("black-box", "standalone", "aggregated", JOINT)
-"""Threat models from the least sight of the defence to the most; others follow by name."""
+from dkd_bench.threats import in_reading_order, sees_whole
 
 MISSING = "not part of the run"
 """The reason given for a cell that comparable rows have and this one lacks."""
@@ -134,11 +131,6 @@ def _group_order(key: _GroupKey) -> tuple[object, ...]:
     return (*key[:5], key.environment or "", key.eps is None, NORMS.index(key.norm), key.eps or 0.0)
 
 
-def _reading_order(threat_models: Iterable[str]) -> tuple[str, ...]:
-    places = {name: place for place, name in enumerate(READING_ORDER)}
-    return tuple(sorted(threat_models, key=lambda name: (places.get(name, len(places)), name)))
-
-
 def _summary(label: str, record: RunRecord) -> RunSummary:
     manifest = record.manifest
     return RunSummary(
@@ -177,7 +169,7 @@ def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], records: Mapping[str
     tries = {each for row in cells.values() for each in row}
     return Group(
         **key._asdict(),
-        threat_models=_reading_order({each.threat_model for each in tries}),
+        threat_models=in_reading_order({each.threat_model for each in tries}),
         attacks=tuple(sorted({each.attack for each in tries})),
         rows=rows,
         seed_spreads=seed_spreads(
@@ -214,7 +206,7 @@ def _expected(
 def _standing(
     key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected: Collection[_Try], ranks: bool
 ) -> Standing:
-    names = _reading_order({each.threat_model for each in expected})
+    names = in_reading_order({each.threat_model for each in expected})
     scores = [_threat_model(name, cells, expected, ranks=ranks) for name in names]
     fates = [fate for _, fate in scores if fate is not None]
     whole = worst_of(fates) if len(fates) == len(scores) else None
@@ -244,7 +236,7 @@ def _standing(
         clean_accepted=_share_right(clean, rejected),
         surrogates=tuple(
             sorted(
-                {each.name for what, cell in cells.items() if what.threat_model == JOINT for each in cell.candidates}
+                {each.name for what, cell in cells.items() if sees_whole(what.threat_model) for each in cell.candidates}
             )
         ),
         threat_models=threat_models,

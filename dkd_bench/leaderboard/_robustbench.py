@@ -12,7 +12,7 @@ from dkd_bench.leaderboard._merging import fate_of
 from dkd_bench.leaderboard._published import eps_as_text, fraction_of
 from dkd_bench.records import CellRecord, DefenseRecord, Fraction, RunRecord
 from dkd_bench.records.flags import row_status
-from dkd_bench.steps.request import JOINT
+from dkd_bench.threats import STANDARD, facts_of, in_reading_order, sees_whole
 
 AUTOATTACK = "autoattack"
 """The attack that RobustBench ranks by, made on the whole defence."""
@@ -256,12 +256,14 @@ def _check_defense(record: RunRecord, row: RowName) -> DefenseRecord:
 
 def _check_cell(record: RunRecord, row: RowName) -> CellRecord:
     """Return the cell of AutoAttack on the whole defence; raise ConfigError if there is none with a number."""
-    cell = next((c for c in _cells(record, row) if (c.threat_model, c.attack) == (JOINT, AUTOATTACK)), None)
-    if cell is None:
+    attacked = {c.threat_model: c for c in _cells(record, row) if c.attack == AUTOATTACK and sees_whole(c.threat_model)}
+    if not attacked:
+        whole = next(filter(sees_whole, STANDARD))
         raise ConfigError(
-            f"{row} was not attacked by {AUTOATTACK} under the {JOINT} threat model, which is what RobustBench ranks "
-            f"by; run with --attack {AUTOATTACK} --threat-model {JOINT}"
+            f"{row} was not attacked by {AUTOATTACK} under the {whole} threat model, which is what RobustBench ranks "
+            f"by; run with --attack {AUTOATTACK} --threat-model {whole}"
         )
+    cell = attacked[in_reading_order(attacked)[0]]
     if cell.status != "ok":
         raise ConfigError(f"{AUTOATTACK} on {row} has no number ({cell.status}: {cell.reason}); run it again")
     if not len(cell.outcomes) == cell.n == record.manifest.dataset.n:
@@ -315,8 +317,14 @@ def _cells(record: RunRecord, row: RowName) -> list[CellRecord]:
 
 def _is_ensemble(record: RunRecord, row: RowName, defense: DefenseRecord) -> bool:
     """Say whether the record shows several networks: latents to compare, or examples made on several of them."""
-    several = any(len(cell.candidates) > 1 for cell in _cells(record, row) if cell.threat_model == "standalone")
+    several = any(len(cell.candidates) > 1 and _is_made_on_each(cell.threat_model) for cell in _cells(record, row))
     return defense.separation is not None or several
+
+
+def _is_made_on_each(threat_model: str) -> bool:
+    """Return whether each candidate is made on one of the networks, so that a mean over them says something."""
+    facts = facts_of(threat_model)
+    return facts is not None and bool(facts.mean_over)
 
 
 def _eps(row: RowName) -> str:

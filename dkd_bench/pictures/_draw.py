@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dkd_bench.errors import ConfigError, DatasetError, DkdBenchError, EvidenceError, PluginError, UnknownNameError
 from dkd_bench.pictures._evidence import EvidenceKept
-from dkd_bench.pictures._names import file_name, reading_order
+from dkd_bench.pictures._names import file_name
 from dkd_bench.pictures._studio import LeftOutError, Studio
 from dkd_bench.plots import PICTURE_FORMATS, Curve, CurvePoint, PictureFormat, curves_figure, figure_bytes
 from dkd_bench.progress import Progress
@@ -22,6 +22,7 @@ from dkd_bench.steps.request import DeviceName, RunRequest
 from dkd_bench.steps.weights import weights_store
 from dkd_bench.store.digests import digest_json
 from dkd_bench.store.files import write_file
+from dkd_bench.threats import in_reading_order
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _all_curves(runs: Sequence[_Run]) -> Figure:
     curves = [curve for run in runs for curve in run_curves(run.record, label=None)]
     if len({(curve.row, curve.threat_model, curve.label) for curve in curves}) < len(curves):
         curves = [curve for run in runs for curve in run_curves(run.record, label=run.label)]
-    return curves_figure(curves, threat_models=reading_order({curve.threat_model for curve in curves}))
+    return curves_figure(curves, threat_models=in_reading_order({curve.threat_model for curve in curves}))
 
 
 def run_curves(record: RunRecord, *, label: str | None) -> list[Curve]:

@@ -233,6 +233,8 @@ class DefenseRecord(_Record):
     """It searches by gradients at test time."""
     flags: tuple[FlagRecord, ...] = ()
     """What the probe found, and what the run left out."""
+    deployed: str | None = None
+    """The decision rule by which it answers; ``None`` in records of older versions, where it is the cells' last."""
     clean_rejected: dict[str, Interval] = Field(default_factory=dict)
     """The share of the run's clean images that are rejected, by decision rule; empty if the defence never abstains."""
 

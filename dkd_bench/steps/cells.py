@@ -8,11 +8,12 @@ from typing import Literal
 
 from dkd_bench.budget import Budget
 from dkd_bench.records import CellRecord, FlagRecord, Interval
+from dkd_bench.records.rules import DEPLOYED
 from dkd_bench.steps.crafter import Evidence
 from dkd_bench.steps.plan import Trial
 from dkd_bench.steps.scoring import CellScore
 
-UNDECIDED = "deployed"
+UNDECIDED = DEPLOYED.name
 """The decision rule named in the cells of a defence that never answered."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dkd_bench.budget import Budget, Norm
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, PluginError
 from dkd_bench.store.digests import digest_json, seed_from
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _trials(
     ground: Ground,
 ) -> list[Trial]:
     """Return the trials of one attack: one for each craft budget, with the cell budgets that it serves."""
-    offered = {name: defense.targets[name] for name in threat_model.targets(defense.roles)}
+    offered = _offered(defense, threat_model)
     targets = {name: target for name, target in offered.items() if _applies(attack.meta, target)}
     if not targets and not _missed(attack, offered.values()):
         return []
@@ -147,6 +147,18 @@ def _trials(
         )
         for craft_budget, cell_budgets in budgets_of(attack.meta.kind, attack.meta.norms, budgets)
     ]
+
+
+def _offered(defense: PlannedDefense, threat_model: ThreatModel) -> dict[str, PlannedTarget]:
+    """Return the targets of a defence that the adversary sees; raise PluginError if there is none of a name."""
+    names = threat_model.targets(defense.roles)
+    unknown = [name for name in names if name not in defense.targets]
+    if unknown:
+        raise PluginError(
+            f"threat model {threat_model.meta.name!r} asks for the target {unknown[0]!r} of defence {defense.name!r}; "
+            f"expected some of {', '.join(defense.targets)}"
+        )
+    return {name: defense.targets[name] for name in names}
 
 
 def _applies(meta: AttackMeta, target: PlannedTarget) -> bool:

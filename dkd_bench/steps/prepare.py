@@ -62,7 +62,7 @@ def prepare(request: RunRequest, progress: Progress) -> Prepared:
         subjects=subjects,
         targets=targets,
         plan=plan,
-        plan_digest=digest_plan(plan, subjects, request),
+        plan_digest=digest_plan(plan, subjects, cast),
     )
 
 
@@ -101,7 +101,7 @@ def plan_crafts(cast: Cast[RunRequest], images: RunImages, targets: Targets, bud
     )
 
 
-def digest_plan(plan: Plan, subjects: Subjects, request: RunRequest) -> str:
+def digest_plan(plan: Plan, subjects: Subjects, cast: Cast[RunRequest]) -> str:
     """Return a digest of all that determines the record of a run, the harness's own code included."""
     return digest_json(
         {
@@ -117,8 +117,9 @@ def digest_plan(plan: Plan, subjects: Subjects, request: RunRequest) -> str:
             ],
             "defenses": {name: [trained.sha256, trained.key] for name, trained in sorted(subjects.defenses.items())},
             "failures": sorted(subjects.failures),
-            "request": request.as_json(),
+            "request": cast.request.as_json(),
             "dataset": subjects.dataset_digest,
+            "threat_models": {name: code_digest(type(each)) for name, each in cast.threat_models.items()},
             "harness": package_digest(),
         }
     )

@@ -25,6 +25,7 @@ from dkd_bench.records import (
     SeparationRecord,
 )
 from dkd_bench.records.environment import current_environment
+from dkd_bench.records.rules import deployed_rule
 from dkd_bench.steps.cells import CleanScore, empty_cells, trials_without_crafts
 from dkd_bench.steps.plan import Trial, budgets_of
 from dkd_bench.steps.prepare import Prepared
@@ -153,6 +154,7 @@ def _defense(prepared: Prepared, findings: Findings, name: str, flags: Sequence[
         clean_rejected=clean.rejected,
         abstains=meta.abstains,
         optimizes=meta.optimizes,
+        deployed=deployed_rule(trained.defense.deployed_rule, tuple(clean.accuracy)),
     )
 
 

@@ -13,11 +13,6 @@ from dkd_bench.errors import ConfigError
 KeepEvidence = Literal["all", "broken", "none"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
-JOINT = "joint"
-"""The threat model whose adversary sees the whole defence."""
-THREAT_MODELS = ("black-box", "standalone", "aggregated", JOINT)
-"""What ``--threat-model all`` stands for."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:

@@ -16,8 +16,8 @@ from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.settings import setting_names, settings_from_words
 from dkd_bench.plugins.suites import ALL, resolve_attacks
-from dkd_bench.steps.request import THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
-from dkd_bench.threats import ThreatModel
+from dkd_bench.steps.request import RunRequest, TrainRequest, parse_settings, settings_for
+from dkd_bench.threats import ThreatModel, load_threat_models
 
 DefenseFactory = Callable[[ImageSpec], Defense]
 """Builds an untrained defence for images of one shape."""
@@ -58,7 +58,7 @@ def resolve(request: RequestT, *, drop_settings_of_others: bool = False) -> Cast
     """
     device = _device(request.device)
     attack_classes = _attack_classes(request) if isinstance(request, RunRequest) else {}
-    threat_models = _threat_models(request) if isinstance(request, RunRequest) else {}
+    threat_models = load_threat_models(request.threat_models) if isinstance(request, RunRequest) else {}
     budgets = _budgets(request) if isinstance(request, RunRequest) else ()
     classes, failures = _defense_classes(request)
     known = _known_settings(classes, attack_classes)
@@ -99,11 +99,6 @@ def _attack_classes(request: RunRequest) -> dict[str, type[Attack]]:
             raise PluginError(f"{name!r} must be a subclass of dkd_bench.api.Attack with a meta, got {cls!r}")
         classes[cls.meta.name] = cls
     return classes
-
-
-def _threat_models(request: RunRequest) -> dict[str, ThreatModel]:
-    asked = [each for name in request.threat_models for each in (THREAT_MODELS if name == ALL else (name,))]
-    return {name: registry.load("threat-models", name)() for name in dict.fromkeys(asked)}
 
 
 def _defense_classes(request: TrainRequest) -> tuple[dict[str, type[Defense]], dict[str, str]]:

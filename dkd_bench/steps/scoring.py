@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -139,10 +139,11 @@ class TrialScorer:
 
         Raises:
             EvidenceError: if a candidate leaves box or budget.
+            PluginError: if the threat model fails.
         """
         truth = chunk.labels.cpu()
         self._detectors.add_clean(chunk.images)
-        for name, images in self._threat_model.candidates(chunk.images, crafted, self._budget):
+        for name, images in self._candidates(chunk.images, crafted):
             source = f"{self._threat_model.meta.name} candidate {name!r}, chunk {chunk.number}"
             check_images(chunk.images, images, self._budget, source=source)
             distances = perturbation_norms(chunk.images, images, self._budget.norm)
@@ -157,6 +158,15 @@ class TrialScorer:
                 tally.failed.extend((labels == NO_MAJORITY).any(dim=0).tolist())
                 tally.abstained.extend((labels == ABSTAIN).any(dim=0).tolist())
                 tally.norms.extend(norms)
+
+    def _candidates(self, clean: Tensor, crafted: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        try:
+            yield from self._threat_model.candidates(clean, crafted, self._budget)
+        except DkdBenchError:
+            raise
+        except Exception as error:
+            name = self._threat_model.meta.name
+            raise PluginError(f"threat model {name!r} fails on images: {type(error).__name__}: {error}") from error
 
     def scores(self) -> dict[str, CellScore]:
         """Return the score under each decision rule, over all chunks added so far."""

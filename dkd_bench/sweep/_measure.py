@@ -10,6 +10,7 @@ from dkd_bench.leaderboard import rank_runs
 from dkd_bench.pipeline import run_whole
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, Interval, RunRecord
+from dkd_bench.records.rules import deployed_rule
 from dkd_bench.records.statistics import mean_interval
 from dkd_bench.steps.request import RunRequest, TrainRequest
 from dkd_bench.steps.resolve import resolve
@@ -82,16 +83,14 @@ def sweep_of(request: SweepRequest, records: Mapping[str, RunRecord]) -> Sweep:
 
 
 def _deployed_cells(record: RunRecord) -> list[CellRecord]:
-    """Return the cells, one for each threat model, of the rule that a defence deploys: the last it is judged by.
-
-    Within the budget if there is one.
-    """
+    """Return the cells, one for each threat model, of the rule that a defence deploys; within the budget if any."""
     rules = [cell.decision for cell in record.cells if cell.status == "ok"]
     if not rules:
         raise ConfigError(
             f"no number came of '{record.manifest.command}': {record.cells[0].reason}; choose another --attack"
         )
-    deployed = [cell for cell in record.cells if cell.decision == rules[-1]]
+    (defense, *_) = record.manifest.defenses.values()
+    deployed = [cell for cell in record.cells if cell.decision == deployed_rule(defense.deployed, rules)]
     budgeted = [cell for cell in deployed if cell.eps is not None]
     return budgeted or deployed
 

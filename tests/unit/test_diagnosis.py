@@ -21,6 +21,7 @@ from dkd_bench.records.flags import (
     UNVERIFIED,
     row_status,
 )
+from dkd_bench.threats import load_threat_models
 
 MakeCell = Callable[..., CellRecord]
 
@@ -31,6 +32,8 @@ ATTACKS = {
     "deepfool": AttackMeta(name="deepfool", title="DeepFool", kind="minimum_norm", norms=("l2",)),
     "jsma": AttackMeta(name="jsma", title="JSMA", kind="minimum_norm", norms=("l0",)),
 }
+
+THREAT_MODELS = {name: threat_model.meta for name, threat_model in load_threat_models(["all"]).items()}
 
 
 def flags_of(cells: Sequence[CellRecord], broken: Sequence[int] = ()) -> list[list[str]]:
@@ -46,7 +49,7 @@ def flags_of(cells: Sequence[CellRecord], broken: Sequence[int] = ()) -> list[li
 
 def raised_on(cells: Sequence[CellRecord], evidence: Mapping[str, EvidenceRecord]) -> list[list[FlagRecord]]:
     """Return the flags of each cell."""
-    found = list(contradictions(cells, ATTACKS, evidence))
+    found = list(contradictions(cells, ATTACKS, THREAT_MODELS, evidence))
     return [[flag for doubted, flag in found if doubted is cell] for cell in cells]
 
 

@@ -75,7 +75,7 @@ class Wavering(Scripted):
 class Offers(ThreatModel):
     """Whatever was crafted is a candidate."""
 
-    meta = ThreatModelMeta(name="offers", title="offers")
+    meta = ThreatModelMeta(name="offers", title="offers", sees="part", legend="whatever was crafted.")
 
     def targets(self, roles: Roles) -> Sequence[str]:
         return roles.members
