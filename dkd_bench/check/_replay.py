@@ -14,10 +14,10 @@ from typing import final
 
 from torch import Tensor
 
-from dkd_bench.check._records import CellKey, Reference, ReferenceCell
+from dkd_bench.check._records import Reference, ReferenceCell
 from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, PluginError, StoreError
 from dkd_bench.progress import Progress
-from dkd_bench.records import Fraction, RunRecord, shares_survived
+from dkd_bench.records import CellKey, Fraction, ImageOutcomes, RunRecord
 from dkd_bench.records.rundir import evidence_store
 from dkd_bench.steps.craft import Chunk, crafts_store
 from dkd_bench.steps.prepare import Workbench, prepare
@@ -89,7 +89,10 @@ class EvidenceReplay:
             start += len(images[0])
         if start != len(self._bench.indices):
             raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.indices)}")
-        return {rule: shares_survived(score.outcomes, score.survival) for rule, score in scorer.scores().items()}
+        return {
+            rule: ImageOutcomes(outcomes=score.outcomes, survival=score.survival).shares
+            for rule, score in scorer.scores().items()
+        }
 
     @cached_property
     def _prepared(self) -> Workbench | EvidenceError:

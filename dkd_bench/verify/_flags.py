@@ -13,7 +13,7 @@ from dkd_bench.doubts.contradictions import diagnosed
 from dkd_bench.records import CellRecord, FlagRecord, RunRecord
 from dkd_bench.steps.craft import Crafter, crafts_store
 from dkd_bench.steps.prepare import Workbench
-from dkd_bench.verify._structure import called, key_of, planned_cells
+from dkd_bench.verify._structure import planned_cells
 
 
 def flag_problems(record: RunRecord, bench: Workbench, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
@@ -33,7 +33,7 @@ def flag_problems(record: RunRecord, bench: Workbench, rules: Mapping[str, Colle
     bare = [cell.model_copy(update={"flags": ()}) if cell.status == "ok" else cell for cell in record.cells]
     for cell, again in zip(record.cells, diagnosed(bare, attacks, record.evidence), strict=True):
         for left_out in _left_out(again.flags, cell.flags):
-            yield f"{called(key_of(cell))}: its numbers raise the flag {left_out!r}, the record leaves it out"
+            yield f"{cell.key}: its numbers raise the flag {left_out!r}, the record leaves it out"
     if record.complete:
         yield from _challenge_problems(record, bench, rules)
 
@@ -43,7 +43,7 @@ def _challenge_problems(record: RunRecord, bench: Workbench, rules: Mapping[str,
     order = {key: place for place, key in enumerate(planned_cells(bench, rules))}
     for name, defense in record.manifest.defenses.items():
         # In the plan's order, as the run challenged them: of equal cells the first is attacked again.
-        cells = sorted((cell for cell in record.cells if cell.defense == name), key=lambda cell: order[key_of(cell)])
+        cells = sorted((cell for cell in record.cells if cell.defense == name), key=lambda cell: order[cell.key])
         challenged = challenger.challenge(name, cells)
         whole = [each.flag for each in challenged.raised if each.cell is None]
         for left_out in _left_out(whole, defense.flags):
@@ -55,10 +55,10 @@ def _challenge_problems(record: RunRecord, bench: Workbench, rules: Mapping[str,
 
 
 def _unsaid(cell: CellRecord, challenged: Challenged) -> Iterator[str]:
-    raised = [each.flag for each in challenged.raised if each.cell is not None and key_of(each.cell) == key_of(cell)]
+    raised = [each.flag for each in challenged.raised if each.cell is not None and each.cell.key == cell.key]
     for left_out in _left_out(raised, cell.flags):
         detail = next(flag.detail for flag in raised if flag.name == left_out)
-        yield f"{called(key_of(cell))}: challenges raise the flag {left_out!r}, the record leaves it out: {detail}"
+        yield f"{cell.key}: challenges raise the flag {left_out!r}, the record leaves it out: {detail}"
 
 
 def _left_out(raised: Collection[FlagRecord], recorded: Collection[FlagRecord]) -> list[str]:
