@@ -18,6 +18,7 @@ from dkd_bench.check._records import Reference, ReferenceCell
 from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, PluginError, StoreError
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellKey, Fraction, ImageOutcomes, RunRecord
+from dkd_bench.records.evidence import read_evidence
 from dkd_bench.records.rundir import evidence_store
 from dkd_bench.steps.craft import Chunk, crafts_store
 from dkd_bench.steps.prepare import Workbench, prepare
@@ -132,17 +133,16 @@ class EvidenceReplay:
         problem = f"the old evidence of {of} is not at hand; name the folder that has it with --evidence"
         for store in self._stores:
             try:
-                kept = store.get_with_metadata(key)
-            except StoreError as error:
+                kept = read_evidence(store, key)
+            except (EvidenceError, StoreError) as error:
                 problem = str(error)
                 continue
             if kept is None:
                 continue
-            tensors, metadata = kept
-            if "rows" in tensors:
+            if kept.rows is not None:
                 problem = f"of the old evidence of {of} only the images that broke something were kept"
-            elif metadata["sha256"] != sha256:
-                problem = f"{store.path(key)} should be the evidence with digest {sha256}, has {metadata['sha256']}"
+            elif kept.sha256 != sha256:
+                problem = f"{store.path(key)} should be the evidence with digest {sha256}, has {kept.sha256}"
             else:
-                return tensors["adversarial"]
+                return kept.images
         raise EvidenceError(problem)

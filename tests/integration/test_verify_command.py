@@ -350,7 +350,7 @@ def test_a_changed_label_is_found(cache, tiny_npz, tmp_path):
     ],
 )
 def test_planted_images_are_found_whatever_the_runs_own_checks_say(run_folder, monkeypatch, images, sentence):
-    for module in ("verify", "craft", "score"):
+    for module in ("attacks.images", "steps.craft", "steps.score"):
         monkeypatch.setattr(f"dkd_bench.{module}.check_images", lambda *_, **__: None)
     key = plant(run_folder, images)
     findings = audited(run_folder).findings
@@ -372,7 +372,7 @@ def test_a_tenth_of_a_thousandth_over_budget_is_found(run_folder, tiny_npz):
 
 
 def test_a_wrong_norm_does_not_confirm_itself(bench, tmp_path, monkeypatch):
-    for module in ("budget", "verify", "score", "threats._base"):
+    for module in ("budget", "attacks.images", "steps.score", "threats._base"):
         monkeypatch.setattr(
             f"dkd_bench.{module}.perturbation_norms", lambda clean, *_: torch.zeros(len(clean), dtype=torch.float64)
         )
@@ -384,18 +384,20 @@ def test_a_wrong_norm_does_not_confirm_itself(bench, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("broken", "wrong", "sentence"),
     [
-        pytest.param("score._outcome", lambda *_, **__: Outcome.ROBUST, "recorded as robust, re-scored it", id="word"),
         pytest.param(
-            "statistics.wilson_interval", lambda *_: (0.0, 1.0), "the interval is recorded as [0, 1]", id="ci"
+            "steps.score._outcome", lambda *_, **__: Outcome.ROBUST, "recorded as robust, re-scored it", id="word"
         ),
         pytest.param(
-            "score._count_any",
+            "records.statistics.wilson_interval", lambda *_: (0.0, 1.0), "the interval is recorded as [0, 1]", id="ci"
+        ),
+        pytest.param(
+            "steps.score._count_any",
             lambda columns: 39,
             "39 failed majorities are recorded, re-scored there are",
             id="count",
         ),
         pytest.param(
-            "score.worst_outcome",
+            "steps.score.worst_outcome",
             lambda outcomes: list(outcomes)[-1],
             "its outcomes count",
             id="worst",
