@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from dkd_bench.check._decide import Decision, Rule, Sample, decide, holm
-from dkd_bench.check._records import CellKey, Reference, ReferenceCell, cell_key
+from dkd_bench.check._records import Reference, ReferenceCell
 from dkd_bench.check._reference import (
     attack_digest,
     cells_with_a_number,
@@ -18,7 +18,7 @@ from dkd_bench.check._reference import (
 )
 from dkd_bench.check._report import CellVerdict, CheckReport, Side, Verdict
 from dkd_bench.errors import DatasetError, EvidenceError, PluginError, StoreError
-from dkd_bench.records import Fraction, RunRecord
+from dkd_bench.records import CellKey, Fraction, RunRecord
 from dkd_bench.records.environment import environment_changes, environment_of
 from dkd_bench.records.statistics import paired_difference
 
@@ -162,7 +162,7 @@ class _Check:
 
     def _why_missing(self, key: CellKey) -> str:
         for cell in self._record.cells:
-            if cell_key(cell, dataset=key.dataset) == key:
+            if cell.key.with_dataset(key.dataset) == key:
                 return f"the run has no number: {cell.reason or cell.status}"
         return "the run does not have this cell; run it with the command of the reference"
 

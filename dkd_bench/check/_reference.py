@@ -11,18 +11,16 @@ from pydantic import ValidationError
 from dkd_bench.check._outcomes import packed
 from dkd_bench.check._records import (
     REFERENCE_VERSION,
-    CellKey,
     RecordedOutcomes,
     Reference,
     ReferenceCell,
     ReferenceDataset,
     ReferenceDefense,
     ReferenceRun,
-    cell_key,
     twice,
 )
 from dkd_bench.errors import ConfigError, IncompleteRunError, StoreError
-from dkd_bench.records import CellRecord, Fraction, RunRecord
+from dkd_bench.records import CellKey, CellRecord, Fraction, RunRecord
 from dkd_bench.records.rundir import found_fault
 from dkd_bench.steps.scoring import SCORING_DRAWS
 from dkd_bench.store.digests import digest_json
@@ -137,7 +135,7 @@ def cells_with_a_number(run: RunRecord, *, dataset: str) -> dict[CellKey, CellRe
     Raises:
         ConfigError: if a cell stands in it twice.
     """
-    keys = [cell_key(cell, dataset=dataset) for cell in run.cells]
+    keys = [cell.key.with_dataset(dataset) for cell in run.cells]
     if len(set(keys)) < len(keys):
         raise ConfigError(f"the cell {twice(keys)} stands twice in the run; make the run again")
     return {key: cell for key, cell in zip(keys, run.cells, strict=True) if cell.status == "ok"}
@@ -170,8 +168,7 @@ def shares_of(cell: CellRecord, *, n: int) -> tuple[Fraction, ...]:
     shares = cell.shares
     if len(shares) != n:
         raise StoreError(
-            f"the cell {cell_key(cell, dataset=cell.dataset)} must have {n} outcomes, has {len(shares)}; "
-            "its record is damaged, make the run again"
+            f"the cell {cell.key} must have {n} outcomes, has {len(shares)}; its record is damaged, make the run again"
         )
     return shares
 
@@ -278,7 +275,7 @@ def _places(cell: CellRecord, record: RunRecord, run: ReferenceRun) -> tuple[tup
         if record.evidence[key].chunk == 0:
             targets.append([])
         if not targets:
-            raise ConfigError(f"the evidence of {cell_key(cell, dataset=cell.dataset)} does not begin with chunk 0")
+            raise ConfigError(f"the evidence of {cell.key} does not begin with chunk 0")
         targets[-1].append(places[key])
     return tuple(tuple(target) for target in targets)
 

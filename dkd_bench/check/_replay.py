@@ -14,11 +14,12 @@ from typing import final
 
 from torch import Tensor
 
-from dkd_bench.check._records import CellKey, Reference, ReferenceCell
+from dkd_bench.check._records import Reference, ReferenceCell
 from dkd_bench.data import Chunk
 from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, PluginError, StoreError
 from dkd_bench.progress import Progress
-from dkd_bench.records import Fraction, RunRecord, shares_survived
+from dkd_bench.records import CellKey, Fraction, ImageOutcomes, RunRecord
+from dkd_bench.records.evidence import read_evidence
 from dkd_bench.records.rundir import evidence_store
 from dkd_bench.steps.crafter import crafts_store
 from dkd_bench.steps.prepare import Prepared, prepare
@@ -90,7 +91,10 @@ class EvidenceReplay:
             start += len(images[0])
         if start != len(self._bench.images):
             raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.images)}")
-        return {rule: shares_survived(score.outcomes, score.survival) for rule, score in scorer.scores().items()}
+        return {
+            rule: ImageOutcomes(outcomes=score.outcomes, survival=score.survival).shares
+            for rule, score in scorer.scores().items()
+        }
 
     @cached_property
     def _prepared(self) -> Prepared | EvidenceError:
@@ -130,17 +134,16 @@ class EvidenceReplay:
         problem = f"the old evidence of {of} is not at hand; name the folder that has it with --evidence"
         for store in self._stores:
             try:
-                kept = store.get_with_metadata(key)
-            except StoreError as error:
+                kept = read_evidence(store, key)
+            except (EvidenceError, StoreError) as error:
                 problem = str(error)
                 continue
             if kept is None:
                 continue
-            tensors, metadata = kept
-            if "rows" in tensors:
+            if kept.rows is not None:
                 problem = f"of the old evidence of {of} only the images that broke something were kept"
-            elif metadata["sha256"] != sha256:
-                problem = f"{store.path(key)} should be the evidence with digest {sha256}, has {metadata['sha256']}"
+            elif kept.sha256 != sha256:
+                problem = f"{store.path(key)} should be the evidence with digest {sha256}, has {kept.sha256}"
             else:
-                return tensors["adversarial"]
+                return kept.images
         raise EvidenceError(problem)

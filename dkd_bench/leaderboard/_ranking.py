@@ -19,9 +19,18 @@ from dkd_bench.leaderboard._board import (
     Status,
     ThreatModelScore,
 )
-from dkd_bench.leaderboard._merging import Fate, fate_of, worst_of
 from dkd_bench.leaderboard._order import Standing, Training, in_order, seed_spreads
-from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, FlagRecord, Interval, Outcome, RunRecord
+from dkd_bench.records import (
+    CellRecord,
+    DatasetRecord,
+    DefenseRecord,
+    FlagRecord,
+    ImageOutcomes,
+    Interval,
+    Outcome,
+    RunRecord,
+    worst_of,
+)
 from dkd_bench.records.environment import environment_in_words, environment_of
 from dkd_bench.records.flags import row_status
 from dkd_bench.records.statistics import interval
@@ -82,15 +91,11 @@ def rank_runs(runs: Sequence[tuple[str, RunRecord]], *, strict_environment: bool
             key = _group_key(record, cell, indices_digest)._replace(environment=environment)
             cells = groups[key][_RowKey(cell.defense, cell.decision, label)]
             if cells.setdefault(_Try(cell.threat_model, cell.attack), cell) is not cell:
-                raise EvidenceError(f"run {label!r} has two cells for {_name(cell)}; expected one, make the run again")
+                raise EvidenceError(f"run {label!r} has two cells for {cell.key}; expected one, make the run again")
     return Board(
         runs=tuple(_summary(label, records[label]) for label in sorted(records)),
         groups=tuple(_group(key, groups[key], records) for key in sorted(groups, key=_group_order)),
     )
-
-
-def _name(cell: CellRecord) -> str:
-    return f"{cell.defense}/{cell.decision}/{cell.threat_model}/{cell.attack}"
 
 
 def _check_cell(cell: CellRecord, record: RunRecord, label: str) -> None:
@@ -105,7 +110,7 @@ def _check_cell(cell: CellRecord, record: RunRecord, label: str) -> None:
         got += f" and {len(cell.survival)} shares"
     if told != {n}:
         raise EvidenceError(
-            f"run {label!r}: {_name(cell)} should tell of {n} images, got {got} for n = {cell.n}; "
+            f"run {label!r}: {cell.key} should tell of {n} images, got {got} for n = {cell.n}; "
             "the record was damaged or edited, make the run again"
         )
 
@@ -208,8 +213,8 @@ def _standing(
 ) -> Standing:
     names = in_reading_order({each.threat_model for each in expected})
     scores = [_threat_model(name, cells, expected, ranks=ranks) for name in names]
-    fates = [fate for _, fate in scores if fate is not None]
-    whole = worst_of(fates) if len(fates) == len(scores) else None
+    worst = [outcomes for _, outcomes in scores if outcomes is not None]
+    whole = worst_of(worst) if len(worst) == len(scores) else None
     threat_models = tuple(score for score, _ in scores)
     clean = None if defense is None else defense.clean_accuracy.get(key.decision)
     rejected = None if defense is None else defense.clean_rejected.get(key.decision)
@@ -241,7 +246,7 @@ def _standing(
         ),
         threat_models=threat_models,
     )
-    return Standing(row=row, fate=whole)
+    return Standing(row=row, outcomes=whole)
 
 
 def _flags(cells: _Cells, defense: DefenseRecord | None) -> tuple[FlagRecord, ...]:
@@ -260,21 +265,21 @@ def _share_right(clean: Interval | None, rejected: Interval | None) -> float | N
 
 def _threat_model(
     name: str, cells: _Cells, expected: Collection[_Try], *, ranks: bool
-) -> tuple[ThreatModelScore, Fate | None]:
+) -> tuple[ThreatModelScore, ImageOutcomes | None]:
     """Return the score, and the worst per image: ``None`` if an attack is missing or nothing is ranked."""
     tries = sorted(each for each in expected if each.threat_model == name)
     attacks = tuple(_attack(each.attack, cells.get(each)) for each in tries)
     status = _status(attack.status for attack in attacks)
-    fate = worst_of([fate_of(cells[each]) for each in tries]) if ranks and status == "ok" else None
+    worst = worst_of([cells[each].image_outcomes for each in tries]) if ranks and status == "ok" else None
     score = ThreatModelScore(
         threat_model=name,
         status=status,
-        worst=fate and fate.robust,
-        failed_majorities=fate and fate.count(Outcome.FAILED_MAJORITY),
-        abstained=fate and fate.count(Outcome.ABSTAINED),
+        worst=worst and worst.robust,
+        failed_majorities=worst and worst.count(Outcome.FAILED_MAJORITY),
+        abstained=worst and worst.count(Outcome.ABSTAINED),
         attacks=attacks,
     )
-    return score, fate
+    return score, worst
 
 
 def _attack(attack: str, cell: CellRecord | None) -> AttackScore:
@@ -283,7 +288,7 @@ def _attack(attack: str, cell: CellRecord | None) -> AttackScore:
         attack=attack,
         status="not_run" if cell is None else cell.status,
         reason=MISSING if cell is None else cell.reason,
-        robust=fate_of(cell).robust if cell is not None and ok else None,
+        robust=cell.image_outcomes.robust if cell is not None and ok else None,
         mean_over_candidates=(
             cell.mean_robust_accuracy if cell is not None and ok and len(cell.candidates) > 1 else None
         ),

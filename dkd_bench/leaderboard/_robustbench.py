@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from dkd_bench.budget import Norm
 from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
-from dkd_bench.leaderboard._merging import fate_of
 from dkd_bench.leaderboard._published import eps_as_text, fraction_of
 from dkd_bench.records import CellRecord, DefenseRecord, Fraction, RunRecord
 from dkd_bench.records.flags import row_status
@@ -111,7 +110,7 @@ def robustbench_row(
         "dataset": cell.dataset,
         "eps": _eps(found),
         "clean_acc": _percent(cell.clean_accuracy),
-        "autoattack_acc": _percent(fate_of(cell).robust.value),
+        "autoattack_acc": _percent(cell.image_outcomes.robust.value),
         "footnote": " ".join(filter(None, (str(given.get("footnote", "")), _provenance(record)))),
     }
     values = given | measured

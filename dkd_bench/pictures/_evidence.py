@@ -14,6 +14,7 @@ from dkd_bench.budget import Budget
 from dkd_bench.data import Chunk
 from dkd_bench.errors import EvidenceError
 from dkd_bench.records import CellRecord, RunRecord
+from dkd_bench.records.evidence import find_evidence
 from dkd_bench.records.rundir import evidence_store
 from dkd_bench.steps.crafter import crafts_store
 from dkd_bench.steps.plan import Trial
@@ -79,17 +80,13 @@ class EvidenceKept:
 
     def _chunk_evidence(self, key: str, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Return the images kept under ``key`` in the places of their clean ones, and which places those are."""
-        found = [kept for kept in (store.get_with_metadata(key) for store in self._stores) if kept is not None]
-        if not found:
+        kept = find_evidence(self._stores, key)
+        if kept is None:
             return chunk.images, torch.zeros(len(chunk.labels), dtype=torch.bool)
-        tensors, metadata = min(found, key=lambda kept: "rows" in kept[0])
-        rows = tensors.get("rows", torch.arange(len(chunk.labels)))
         recorded = self.record.evidence.get(key)
-        here = metadata.get("of_sha256", metadata["sha256"])
-        self._expect(f"images of evidence {key}", recorded.sha256 if recorded else "nothing of them", here)
-        covered = torch.zeros(len(chunk.labels), dtype=torch.bool).index_fill(0, rows, value=True)
-        device = chunk.images.device
-        return chunk.images.index_copy(0, rows.to(device), tensors["adversarial"].to(device)), covered
+        self._expect(f"images of evidence {key}", recorded.sha256 if recorded else "nothing of them", kept.sha256)
+        placed = kept.placed(chunk.images, source=f"evidence {key}")
+        return placed.images, placed.covered
 
     def _check_ground(self) -> None:
         """Raise EvidenceError unless images and weights are those of the record."""

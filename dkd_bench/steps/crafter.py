@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import final
 
@@ -13,6 +13,7 @@ from dkd_bench.attacks import Attack
 from dkd_bench.attacks.images import check_images
 from dkd_bench.data import Chunk
 from dkd_bench.errors import StoreError
+from dkd_bench.records.evidence import CraftCost, read_evidence, write_evidence
 from dkd_bench.steps.plan import Craft, Trial
 from dkd_bench.store.cache import cache_root
 from dkd_bench.store.files import TensorStore
@@ -73,33 +74,23 @@ class Crafter:
         return all(self.store.path(key).is_file() for craft in trial.crafts.values() for key in craft.keys)
 
     def find(self, key: str) -> Evidence | None:
-        """Return the evidence kept under ``key``, or ``None``."""
-        kept = self.store.get_with_metadata(key)
+        """Return the evidence kept under ``key``, or ``None``; raise StoreError if its file is damaged."""
+        kept = read_evidence(self.store, key)
         if kept is None:
             return None
-        tensors, metadata = kept
-        return Evidence(
-            images=tensors["adversarial"],
-            sha256=metadata["sha256"],
-            broken=metadata["broken"],
-            forward_passes=metadata["forward_passes"],
-            backward_passes=metadata["backward_passes"],
-            wall_time_s=metadata["wall_time_s"],
-            fresh=False,
-        )
+        if kept.cost is None:
+            raise StoreError(f"{self.store.path(key)} does not tell what its making took; delete it and run again")
+        return Evidence(images=kept.images, sha256=kept.sha256, **asdict(kept.cost), fresh=False)
 
     def _make(self, craft: Craft, attack: Attack, target: Target, chunk: Chunk) -> None:
         forward, backward, start = target.forward_passes, target.backward_passes, perf_counter()
         seed = craft.seeds[chunk.number]
         adversarial = attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed)
-        cost = {
-            "forward_passes": target.forward_passes - forward,
-            "backward_passes": target.backward_passes - backward,
-            "wall_time_s": perf_counter() - start,
-        }
+        wall_time_s = perf_counter() - start
+        forward, backward = target.forward_passes - forward, target.backward_passes - backward
         source = f"attack {attack.meta.name!r} on {target.name}, chunk {chunk.number}"
         check_images(chunk.images, adversarial, craft.budget, source=source)
         with torch.no_grad():
             broken = int((target(adversarial).argmax(dim=1) != chunk.labels).sum())
-        metadata = {**cost, "broken": broken, "attack": attack.meta.name}
-        self.store.put(craft.keys[chunk.number], {"adversarial": adversarial}, metadata)
+        cost = CraftCost(forward_passes=forward, backward_passes=backward, wall_time_s=wall_time_s, broken=broken)
+        write_evidence(self.store, craft.keys[chunk.number], adversarial, attack=attack.meta.name, cost=cost)

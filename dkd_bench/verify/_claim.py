@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from dkd_bench.budget import TOLERANCE, Budget, Norm
@@ -18,6 +18,7 @@ from dkd_bench.errors import ConfigError, PluginError, StoreError, UnknownNameEr
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.suites import ALL
 from dkd_bench.progress import Progress
+from dkd_bench.records import Record
 from dkd_bench.steps.request import DeviceName, TrainRequest
 from dkd_bench.steps.resolve import resolve
 from dkd_bench.steps.train import train
@@ -30,10 +31,10 @@ IMAGES, LABELS = "adversarial", "labels"
 """The tensors of a claim's file; the labels need not be there, and tell whether the order is ours if they are."""
 
 
-class Claim(BaseModel):
+class Claim(Record):
     """What is claimed of the first images, in seeded balanced order, of a dataset's test set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True)
 
     images: str
     """A safetensors file with the tensor ``adversarial``; relative to the claim's own file."""

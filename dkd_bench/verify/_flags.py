@@ -13,7 +13,7 @@ from dkd_bench.progress import SilentProgress
 from dkd_bench.records import FlagRecord, RunRecord
 from dkd_bench.steps.crafter import Crafter, crafts_store
 from dkd_bench.steps.prepare import Prepared
-from dkd_bench.verify._structure import called, key_of, planned_cells
+from dkd_bench.verify._structure import planned_cells
 
 
 def flag_problems(record: RunRecord, bench: Prepared, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
@@ -28,7 +28,7 @@ def flag_problems(record: RunRecord, bench: Prepared, rules: Mapping[str, Collec
     """
     order = {key: place for place, key in enumerate(planned_cells(bench, rules))}
     # In the plan's order, as the run challenged them: of equal cells the first is attacked again.
-    cells = sorted(record.cells, key=lambda cell: order.get(key_of(cell), len(order)))
+    cells = sorted(record.cells, key=lambda cell: order.get(cell.key, len(order)))
     bare = [cell.model_copy(update={"flags": ()}) if cell.status == "ok" else cell for cell in cells]
     found = doubt(bench, bare, record.evidence, Crafter(crafts_store()), SilentProgress(), challenged=record.complete)
     yield from dict.fromkeys(
@@ -44,7 +44,7 @@ def _concerned(doubt: Doubt, record: RunRecord) -> tuple[str, Sequence[FlagRecor
     if doubt.cell is None:
         return f"defence {doubt.defense!r}", record.manifest.defenses[doubt.defense].flags
     cell = next(cell for cell in record.cells if cell.key == doubt.cell)
-    return called(key_of(cell)), cell.flags
+    return str(cell.key), cell.flags
 
 
 def _left_out(doubt: Doubt, where: str, *, failed: bool) -> str:

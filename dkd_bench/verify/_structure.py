@@ -5,29 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-from dkd_bench.budget import Budget, Norm
+from dkd_bench.budget import Norm
 from dkd_bench.data import CHUNK_SIZE
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.plugins.suites import suite_fingerprint
-from dkd_bench.records import CellRecord, DefenseRecord, EvidenceRecord, RunRecord
+from dkd_bench.records import CellKey, CellRecord, DefenseRecord, EvidenceRecord, RunRecord
 from dkd_bench.steps.plan import Trial
 from dkd_bench.steps.prepare import Prepared
 from dkd_bench.steps.record import suite_record
-
-CellKey: TypeAlias = "tuple[str, str, str, str, Norm, float | None]"
-
-
-def key_of(cell: CellRecord) -> CellKey:
-    """Return what tells a cell from all others of a run."""
-    return (cell.defense, cell.decision, cell.threat_model, cell.attack, cell.norm, cell.eps)
-
-
-def called(key: CellKey) -> str:
-    """Return the name of a cell, for people."""
-    defense, decision, threat_model, attack, norm, eps = key
-    return f"{defense} {decision}, {threat_model}, {attack} {Budget(norm=norm, eps=eps)}"
 
 
 def ground_problems(record: RunRecord, bench: Prepared) -> Iterator[str]:
@@ -102,28 +89,36 @@ def cell_problems(record: RunRecord, bench: Prepared, rules: Mapping[str, Collec
         bench: whose plan says what there should be.
         rules: the decision rules of each defence.
     """
-    wanted = planned_cells(bench, rules)
-    there = Counter(key_of(cell) for cell in record.cells)
+    wanted, dataset = planned_cells(bench, rules), bench.subjects.dataset.name
+    there = Counter(cell.key.with_dataset(dataset) for cell in record.cells)
     for key, count in there.items():
         if count > 1:
-            yield f"{called(key)}: the record has this cell {count} times"
-        if key not in wanted and key[0] in rules:
-            yield f"{called(key)}: the plan has no such cell"
-        if key[0] not in rules and key[0] not in bench.subjects.failures:
-            yield f"{called(key)}: the run has no such defence"
+            yield f"{key}: the record has this cell {count} times"
+        if key not in wanted and key.defense in rules:
+            yield f"{key}: the plan has no such cell"
+        if key.defense not in rules and key.defense not in bench.subjects.failures:
+            yield f"{key}: the run has no such defence"
     for key in wanted.keys() - there.keys():
-        yield f"{called(key)}: the plan wants this cell, the record does not have it"
+        yield f"{key}: the plan wants this cell, the record does not have it"
     for cell in record.cells:
-        if cell.dataset != record.manifest.dataset.name:
-            yield f"{called(key_of(cell))}: it is of dataset {cell.dataset!r}, the run of another"
-        for problem in _cell_differs(cell, wanted.get(key_of(cell)), complete=record.complete):
-            yield f"{called(key_of(cell))}: {problem}"
+        if cell.dataset != dataset:
+            yield f"{cell.key}: it is of dataset {cell.dataset!r}, the run of another"
+        for problem in _cell_differs(cell, wanted.get(cell.key.with_dataset(dataset)), complete=record.complete):
+            yield f"{cell.key}: {problem}"
 
 
 def planned_cells(bench: Prepared, rules: Mapping[str, Collection[str]]) -> dict[CellKey, Trial]:
     """Return the cells that the plan wants, in its order, with the trial of each."""
     return {
-        (trial.defense, rule, trial.threat_model, trial.attack, budget.norm, budget.eps): trial
+        CellKey(
+            defense=trial.defense,
+            decision=rule,
+            dataset=bench.subjects.dataset.name,
+            threat_model=trial.threat_model,
+            attack=trial.attack,
+            norm=budget.norm,
+            eps=budget.eps,
+        ): trial
         for trial in bench.plan.trials
         for budget in trial.budgets
         for rule in rules[trial.defense]
