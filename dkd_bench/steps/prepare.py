@@ -36,14 +36,13 @@ from dkd_bench.steps.plan import (
 )
 from dkd_bench.steps.request import JOINT, THREAT_MODELS, RunRequest, TrainRequest, parse_settings, settings_for
 from dkd_bench.steps.weights import DefenseFactory, TrainedDefense, Trainer
+from dkd_bench.store.code import code_digest, package_digest
 from dkd_bench.store.digests import (
-    code_digest,
     digest_content,
     digest_json,
     digest_module,
     digest_tensors,
     library_versions,
-    package_digest,
 )
 from dkd_bench.target import AUTO_BATCH_SIZE, Access, Target
 from dkd_bench.target.decision import Decision
@@ -167,6 +166,7 @@ class Workbench:
                 "failures": sorted(self.trained.failures),
                 "request": self.request.as_json(),
                 "dataset": self.trained.dataset_digest,
+                "threat_models": {name: code_digest(type(model)) for name, model in self.threat_models.items()},
                 "harness": package_digest(),
             }
         )
