@@ -12,7 +12,7 @@ from math import fsum
 from typing import Any, TypeAlias
 
 from dkd_bench.attacks import AttackMeta
-from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome
+from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome, worst_of
 from dkd_bench.records.flags import ATTACK_ERROR, BLACK_BOX, NOT_FALLING, SINGLE_STEP, TRANSFER, UNBOUNDED
 from dkd_bench.threats import ThreatModelMeta
 
@@ -80,9 +80,9 @@ def tells(count: int, n: int) -> bool:
     return count > max(TOLERATED_IMAGES, TOLERATED_SHARE * n)
 
 
-def worst_shares(cells: Iterable[CellRecord]) -> list[float]:
+def worst_shares(cells: Iterable[CellRecord]) -> tuple[float, ...]:
     """Return the least share of draws that each image survived over ``cells``, of which there is at least one."""
-    return [min(column) for column in zip(*(cell.shares for cell in cells), strict=True)]
+    return worst_of([cell.image_outcomes for cell in cells]).shares
 
 
 def _answered_right(cell: CellRecord) -> tuple[float, ...]:

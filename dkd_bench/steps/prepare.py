@@ -16,7 +16,8 @@ from dkd_bench.steps.request import RunRequest
 from dkd_bench.steps.resolve import Cast, resolve
 from dkd_bench.steps.targets import REFERENCE, Targets, describe_targets, reference_wanted
 from dkd_bench.steps.train import Subjects, choose_images, train, train_reference
-from dkd_bench.store.digests import code_digest, digest_json, library_versions, package_digest
+from dkd_bench.store.code import code_digest, package_digest
+from dkd_bench.store.digests import digest_json, library_versions
 from dkd_bench.target import Target
 from dkd_bench.threats import ThreatModel
 

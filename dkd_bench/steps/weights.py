@@ -22,7 +22,8 @@ from dkd_bench.randomness import isolated_randomness
 from dkd_bench.steps.resolve import DefenseFactory
 from dkd_bench.steps.scoring import clean_accuracy, decided
 from dkd_bench.store.cache import cache_root
-from dkd_bench.store.digests import code_digest, digest_json, digest_module, library_versions
+from dkd_bench.store.code import code_digest
+from dkd_bench.store.digests import digest_json, digest_module, library_versions
 from dkd_bench.store.files import TensorStore, write_file
 from dkd_bench.training import Recipe, TrainingSet
 
