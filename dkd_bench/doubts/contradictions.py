@@ -7,7 +7,7 @@ not, its number says how weak the attack is, not how strong the defence (Carlini
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, pairwise, product
+from itertools import groupby, pairwise
 from math import fsum
 from typing import Any, TypeAlias
 
@@ -95,6 +95,10 @@ def sees_everything(attack: AttackMeta, threat_model: ThreatModelMeta) -> bool:
     return threat_model.sees_whole and attack.access not in ("scores", "decisions")
 
 
+def _budget(cell: CellRecord) -> tuple[str, float]:
+    return cell.norm, cell.eps or 0.0
+
+
 def _row_flags(
     cells: Sequence[CellRecord],
     seen_whole: Callable[[CellRecord], bool],
@@ -104,28 +108,33 @@ def _row_flags(
     """Yield the flags of one row; ``seen_whole`` says whether a cell's examples were made with full sight."""
     white = [cell for cell in cells if seen_whole(cell)]
     fixed = [cell for cell in white if attacks[cell.attack].kind == "fixed"]
-    for budget in _grouped(fixed, lambda cell: (cell.norm, cell.eps or 0.0)):
+    for budget in _grouped([cell for cell in white if cell.eps is not None], _budget):
         yield from _single_step(budget, attacks)
+    for budget in _grouped(fixed, _budget):
         yield from _transfer(budget, evidence)
     for attack in _grouped(fixed, lambda cell: (cell.attack, cell.norm)):
         if not attacks[attack[0].attack].single_step:
             yield from _not_falling(attack)
     for attack in _grouped(white, lambda cell: (cell.attack, cell.norm)):
         yield from _unreached(attack, evidence)
-    for budget in _grouped([cell for cell in cells if cell.eps is not None], lambda cell: (cell.norm, cell.eps or 0.0)):
+    for budget in _grouped([cell for cell in cells if cell.eps is not None], _budget):
         yield from _black_box(budget, seen_whole)
 
 
 def _single_step(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta]) -> Raised:
-    """Compare attacks of one step with those of many that need the same of their target."""
-    for weak, strong in product(cells, cells):
-        one, many = attacks[weak.attack], attacks[strong.attack]
-        if not one.single_step or many.single_step or one.access != many.access:
-            continue
-        count = lost_to_the_weaker(strong.shares, weak.shares)
-        if tells(count, strong.n):
-            detail = f"{weak.attack} fools {count} of {strong.n} images that {strong.attack} does not"
-            yield strong, FlagRecord(name=SINGLE_STEP, detail=detail, share=count / strong.n)
+    """Compare attacks of one step with all of many together: of a defence that rejects, not each sees the detectors."""
+    iterative = [cell for cell in cells if not attacks[cell.attack].single_step]
+    if not iterative:
+        return
+    worst = worst_shares(iterative)
+    strongest = min(iterative, key=lambda cell: cell.robust_accuracy or 0.0)
+    *others, last = sorted(cell.attack for cell in iterative)
+    stood = f"{', '.join(others)} and {last} together do not" if others else f"{last} does not"
+    for weak in (cell for cell in cells if attacks[cell.attack].single_step):
+        count = lost_to_the_weaker(worst, weak.shares)
+        if tells(count, weak.n):
+            detail = f"{weak.attack} fools {count} of {weak.n} images that {stood}"
+            yield strongest, FlagRecord(name=SINGLE_STEP, detail=detail, share=count / weak.n)
 
 
 def _not_falling(cells: Sequence[CellRecord]) -> Raised:

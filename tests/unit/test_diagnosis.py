@@ -28,6 +28,7 @@ MakeCell = Callable[..., CellRecord]
 ATTACKS = {
     "fgsm": AttackMeta(name="fgsm", title="FGSM", kind="fixed", single_step=True),
     "pgd": AttackMeta(name="pgd", title="PGD", kind="fixed", effort="steps"),
+    "detector-pgd": AttackMeta(name="detector-pgd", title="Detector PGD", kind="fixed", access="detectors"),
     "square": AttackMeta(name="square", title="Square", kind="fixed", access="scores"),
     "deepfool": AttackMeta(name="deepfool", title="DeepFool", kind="minimum_norm", norms=("l2",)),
     "jsma": AttackMeta(name="jsma", title="JSMA", kind="minimum_norm", norms=("l0",)),
@@ -77,6 +78,40 @@ class TestSingleStep:
         for words in ({"threat_model": "standalone"}, {"eps": 0.2}, {"defense": "kd"}, {"decision": "boosted"}):
             weak = attacked(make_cell, 0, attack="fgsm", **words)
             assert SINGLE_STEP not in flags_of([weak, attacked(make_cell, 9)])[1]
+
+    def test_many_steps_are_held_together(self, make_cell: MakeCell) -> None:
+        """No iterative attack alone fools what the single step does: the one this half, the other that."""
+        weak = attacked(make_cell, 10, attack="fgsm")
+        halves = [make_cell("fffff" + "r" * 15), make_cell("r" * 5 + "fffff" + "r" * 10, attack="detector-pgd")]
+        assert flags_of([weak, halves[0]]) == [[], [SINGLE_STEP]]
+        assert flags_of([weak, *halves]) == [[], [], []]
+
+    def test_what_an_attack_that_is_blind_to_the_detectors_loses_to_them_is_no_masking(
+        self, make_cell: MakeCell
+    ) -> None:
+        """PGD walks into what the defence rejects, FGSM stops before it; the attack that sees the detectors decides."""
+        blind = [make_cell("f" * 10 + "r" * 10, attack="fgsm"), make_cell("a" * 8 + "f" * 6 + "r" * 6)]
+        assert flags_of([*blind, attacked(make_cell, 4, attack="detector-pgd")]) == [[], [], []]
+        assert flags_of(blind) == [[], [SINGLE_STEP]]
+
+    def test_what_all_together_do_not_fool_is_flagged_on_the_strongest(self, make_cell: MakeCell) -> None:
+        cells = [
+            attacked(make_cell, 4, attack="fgsm"),
+            make_cell("f" * 10 + "r" * 10),
+            make_cell("r" * 2 + "f" * 11 + "r" * 7, attack="detector-pgd"),
+        ]
+        assert flags_of(cells) == [[], [], [SINGLE_STEP]]
+        (flag,) = raised_on(cells, {})[2]
+        assert flag.detail == "fgsm fools 3 of 20 images that detector-pgd and pgd together do not"
+        assert flag.share == 3 / 20
+
+    def test_a_minimum_norm_attack_is_iterative_within_its_budget(self, make_cell: MakeCell) -> None:
+        words = {"norm": "l2", "eps": 0.5}
+        weak, strong = attacked(make_cell, 10, attack="fgsm", **words), attacked(make_cell, 15, **words)
+        within = attacked(make_cell, 9, attack="deepfool", **words)
+        assert flags_of([weak, strong]) == [[], [SINGLE_STEP]]
+        assert flags_of([weak, strong, within]) == [[], [], []]
+        assert flags_of([weak, strong, within.model_copy(update={"eps": None})])[1] == [SINGLE_STEP]
 
     def test_draws_survived_count_by_their_majority(self, make_cell: MakeCell) -> None:
         survived = {"survival": (0.9,) * 20}
