@@ -43,12 +43,12 @@ def lss(
     )
     if null_draws < 0:
         raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
-    from dkd_bench.latents import measured_separation
-    from dkd_bench.leaderboard import render_separations
-    from dkd_bench.prepare import train
-
     reports, reasons = [], []
     with reported_progress() as progress:
+        from dkd_bench.latents import measured_separation
+        from dkd_bench.leaderboard import render_separations
+        from dkd_bench.prepare import train
+
         trained = train(request, progress)
         for each in trained.defenses.values():
             try:

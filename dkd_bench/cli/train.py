@@ -40,9 +40,9 @@ def train(
         device=device,
         data_root=data_root,
     )
-    from dkd_bench.prepare import train as train_request
-
     with reported_progress() as progress:
+        from dkd_bench.prepare import train as train_request
+
         trained = train_request(request, progress)
     for name, each in trained.defenses.items():
         accuracies = ", ".join(f"{rule} {value:.4f}" for rule, value in each.clean_accuracy.items())
