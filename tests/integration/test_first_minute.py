@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from dkd_bench import speed
 from dkd_bench.cli import app
 
 BLOCKED = """
@@ -88,3 +89,59 @@ def read_all(descriptor):
             os.close(descriptor)
             return seen.decode()
         seen += piece
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Make this a slow machine, and count how often it is measured."""
+    calls = []
+    monkeypatch.setattr(speed, "gradients_per_second", lambda: calls.append(1) or speed.README_GRADIENTS_PER_SECOND / 2)
+    speed._log_slowness.cache_clear()
+    yield calls
+    speed._log_slowness.cache_clear()
+
+
+def test_training_is_announced_before_its_first_network(command, measured, tmp_path, monkeypatch):
+    monkeypatch.setenv("DKD_BENCH_CACHE", str(tmp_path / "empty"))
+    words = ("train", "--dataset", "TINY", "--defense", "ri", "--set", "n_members=2", "--defense", "none")
+    status, _, err = command(*words, "--device", "cpu")
+    assert status == 0
+    lines = [line.replace(":tiny: ", ": ") for line in err.splitlines() if "left" not in line]
+    assert [line.partition(":")[0] if "40/40" in line else line for line in lines] == [
+        "dkd-bench: training 'ri' on npz: 2 members, recipe fast, 40 epochs",
+        f"dkd-bench: {speed.slowness(speed.README_GRADIENTS_PER_SECOND / 2)}",
+        "ri",
+        "ri",
+        "dkd-bench: training 'none' on npz: recipe fast, 40 epochs",
+        "No defence",
+    ]
+    assert measured == [1]
+    status, _, err = command(*words, "--device", "cpu")
+    assert (status, err) == (0, "")
+    assert measured == [1]
+
+
+def test_defence_that_trains_nothing_is_not_announced(command, measured, tmp_path):
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "from dkd_bench.api import DefenseMeta, SingleNetwork, build_network\n"
+        "class Mine(SingleNetwork):\n"
+        "    meta = DefenseMeta(name='mine', title='Mine')\n"
+        "    def __init__(self, images, settings=None):\n"
+        "        super().__init__(images, settings)\n"
+        "        self.network = build_network('small', images)\n"
+        "    def fit(self, data, *, recipe, generator, progress):\n"
+        "        pass\n"
+    )
+    _, _, err = command("train", "--dataset", "TINY", "--defense", f"{plugin}:Mine", "--device", "cpu")
+    assert "training 'mine'" not in err
+    assert measured == []
+
+
+def test_run_found_in_the_cache_measures_nothing(command, measured, cache, tmp_path):
+    words = ("run", "--dataset", "TINY", "--n-examples", "40", "--eps", "0.1", "--device", "cpu", "--attack", "fgsm")
+    for _ in range(2):
+        status, _, err = command(*words, "--defense", "dkd", "--out", tmp_path / "r")
+        assert status == 0
+        assert "training" not in err
+    assert measured == []
