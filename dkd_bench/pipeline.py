@@ -28,7 +28,7 @@ from dkd_bench.rundir import RESULTS, evidence_store, forget_pictures, found_fau
 from dkd_bench.score import TrialScorer, decided
 from dkd_bench.statistics import mean_interval
 from dkd_bench.suites import suite_fingerprint
-from dkd_bench.workers import crafted_ahead
+from dkd_bench.workers import crafted_ahead, remaining_crafts
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ class Runner:
         self._separations: dict[str, SeparationRecord] = {}
         self._challenged: dict[str, Challenged] = {}
         self._challenger = Challenger(bench, crafter)
+        self._remaining = remaining_crafts(bench, crafter)
         self._all_crafts = progress.start("crafts", sum(len(craft.keys) for craft in bench.plan.crafts))
 
     def run_trials(self) -> None:
@@ -301,7 +302,9 @@ class Runner:
             self._tasks[craft.keys] = self._progress.start(description, len(craft.keys))
         note = f"{evidence.broken} of {len(evidence.images)} broken, crafted in {evidence.wall_time_s:.1f} s"
         self._tasks[craft.keys].advance(note=note)
-        self._all_crafts.advance(note=f"last: {craft.attack} on {self.bench.networks[craft.target][0]}")
+        self._remaining.made(key, evidence.wall_time_s)
+        last = f"last: {craft.attack} on {self.bench.networks[craft.target][0]}"
+        self._all_crafts.advance(note=last, seconds_left=self._remaining.seconds_left)
 
     def _clean_answers(self, name: str) -> list[dict[str, Tensor]]:
         if name not in self._clean:

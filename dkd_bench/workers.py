@@ -23,6 +23,7 @@ from dkd_bench.errors import DkdBenchError
 from dkd_bench.plan import Craft
 from dkd_bench.prepare import Workbench, prepare
 from dkd_bench.progress import SilentProgress
+from dkd_bench.remaining import RemainingCrafts, Workload, layer_count
 from dkd_bench.request import RunRequest
 from dkd_bench.store import TensorStore
 
@@ -39,15 +40,11 @@ def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, i
     small for two cores to share one evaluation; two evaluations side by side take both.
     """
     crafts = bench.plan.crafts
-    jobs = [
-        (position, chunk)
-        for position, craft in reversed(list(enumerate(crafts)))
-        for chunk, key in enumerate(craft.keys)
-        if not crafter.store.path(key).is_file()
-    ]
-    workers = min(torch.get_num_threads(), len(jobs))
-    if bench.trained.device.type != "cpu" or workers < 2:
+    jobs = _missing(bench, crafter)
+    workers = _worker_count(bench, jobs)
+    if workers < 2:
         return
+    jobs = _one_of_each_attack_first(bench, jobs)
     pending = {crafts[position].keys[chunk]: (crafts[position], chunk) for position, chunk in jobs}
     with _workers(bench, crafter.store, jobs, workers) as processes:
         alive = True
@@ -57,6 +54,39 @@ def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, i
                 yield pending.pop(key)
             if alive:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def remaining_crafts(bench: Workbench, crafter: Crafter) -> RemainingCrafts:
+    """Return what is missing, to estimate how long it takes."""
+    jobs = _missing(bench, crafter)
+    missing = {}
+    for position, chunk in jobs:
+        craft = bench.plan.crafts[position]
+        layers = layer_count(bench.networks[craft.target][1]) * craft.draws
+        missing[craft.keys[chunk]] = Workload(attack=craft.attack, layers=layers)
+    return RemainingCrafts(missing, at_once=_worker_count(bench, jobs))
+
+
+def _missing(bench: Workbench, crafter: Crafter) -> list[Job]:
+    return [
+        (position, chunk)
+        for position, craft in reversed(list(enumerate(bench.plan.crafts)))
+        for chunk, key in enumerate(craft.keys)
+        if not crafter.store.path(key).is_file()
+    ]
+
+
+def _one_of_each_attack_first(bench: Workbench, jobs: Sequence[Job]) -> list[Job]:
+    """Return ``jobs`` in an order in which it is soon known what a craft of each attack takes."""
+    first = {bench.plan.crafts[position].attack: (position, chunk) for position, chunk in reversed(jobs)}
+    return [*first.values(), *(job for job in jobs if job not in first.values())]
+
+
+def _worker_count(bench: Workbench, jobs: Sequence[Job]) -> int:
+    """Return how many crafts are made side by side; 1 if the run makes them by itself."""
+    if bench.trained.device.type != "cpu":
+        return 1
+    return max(1, min(torch.get_num_threads(), len(jobs)))
 
 
 @contextmanager

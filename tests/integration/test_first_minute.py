@@ -10,6 +10,8 @@ import pytest
 
 from dkd_bench import speed
 from dkd_bench.cli import app
+from dkd_bench.pipeline import run
+from dkd_bench.request import RunRequest
 
 BLOCKED = """
 import sys
@@ -145,3 +147,57 @@ def test_run_found_in_the_cache_measures_nothing(command, measured, cache, tmp_p
         assert status == 0
         assert "training" not in err
     assert measured == []
+
+
+class Recorder:
+    """Progress that keeps what each task was told of the time left."""
+
+    def __init__(self):
+        self.left = {}
+
+    def start(self, description, total):
+        self.left[description] = []
+        return Told(self.left[description])
+
+
+class Told:
+    def __init__(self, left):
+        self.left = left
+
+    def advance(self, steps=1, note="", seconds_left=None):
+        self.left.append(seconds_left)
+
+
+@pytest.fixture
+def left(cache, tiny_npz, tmp_path):
+    """Run FGSM and PGD on the tiny task; returns the seconds left that were told after each craft."""
+
+    def carry_out(*threat_models):
+        request = RunRequest(
+            defenses=("dkd",),
+            attacks=("fgsm", "pgd"),
+            threat_models=threat_models,
+            dataset=f"npz:{tiny_npz}",
+            n_examples=20,
+            eps=(0.1,),
+            device="cpu",
+            out=tmp_path / "-".join(threat_models),
+        )
+        recorder = Recorder()
+        run(request, progress=recorder)
+        return recorder.left["crafts"]
+
+    return carry_out
+
+
+def test_crafts_say_how_long_they_take_once_each_attack_was_seen(left):
+    told = left("standalone")
+    # One thread crafts in the order of the plan: FGSM on three members, then PGD.
+    assert told[:3] == [None] * 3
+    assert all(seconds > 0 for seconds in told[3:5])
+    assert told[5:] == [0]
+
+
+def test_crafts_that_are_there_count_for_nothing(left):
+    left("standalone")
+    assert left("standalone", "joint")[:6] == [None] * 6
