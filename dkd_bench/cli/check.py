@@ -9,6 +9,7 @@ import typer
 
 from dkd_bench.cli.console import report_error, reported_progress, show
 from dkd_bench.cli.options import DataRoot, Device
+from dkd_bench.errors import ExitCode
 
 
 def check(
@@ -41,20 +42,19 @@ def check(
     data_root: DataRoot = None,
 ) -> int:
     """Compare a run with a reference, cell by cell on the same images: 1 if it regressed, 3 if not all was compared."""
-    from dkd_bench.check import CheckRequest, check_run, render_check, save_check
-    from dkd_bench.errors import ExitCode
-
-    request = CheckRequest(
-        against=against,
-        run=run,
-        alpha=alpha,
-        tolerance=tolerance,
-        strict_environment=strict_environment,
-        evidence=tuple(evidence or ()),
-        device=device,
-        data_root=data_root,
-    )
     with reported_progress() as progress:
+        from dkd_bench.check import CheckRequest, check_run, render_check, save_check
+
+        request = CheckRequest(
+            against=against,
+            run=run,
+            alpha=alpha,
+            tolerance=tolerance,
+            strict_environment=strict_environment,
+            evidence=tuple(evidence or ()),
+            device=device,
+            data_root=data_root,
+        )
         report = check_run(request, progress)
     show(render_check(report, output_format))
     problems = save_check(report, junit=junit, summary=summary)

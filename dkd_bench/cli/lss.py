@@ -43,13 +43,13 @@ def lss(
     )
     if null_draws < 0:
         raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
-    from dkd_bench.leaderboard import render_separations
-    from dkd_bench.separation.latents import measured_separation
-    from dkd_bench.steps.resolve import resolve
-    from dkd_bench.steps.train import train
-
     reports, reasons = [], []
     with reported_progress() as progress:
+        from dkd_bench.leaderboard import render_separations
+        from dkd_bench.separation.latents import measured_separation
+        from dkd_bench.steps.resolve import resolve
+        from dkd_bench.steps.train import train
+
         trained = train(resolve(request), progress)
         for each in trained.defenses.values():
             try:

@@ -69,9 +69,9 @@ def probe(
         device=device,
         data_root=data_root,
     )
-    from dkd_bench.probe.report import probe_defense, render_probe
-
     with reported_progress() as progress:
+        from dkd_bench.probe.report import probe_defense, render_probe
+
         report = probe_defense(request, progress=progress)
     show(render_probe(report, output_format))
     return ExitCode.CHECK_FAILED if report.flags else ExitCode.DONE

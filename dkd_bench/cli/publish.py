@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dkd_bench.cli.console import note, report_error, show
+from dkd_bench.cli.console import note, report_error, reported_progress, show
 from dkd_bench.errors import ExitCode
 
 
@@ -16,8 +16,9 @@ def publish(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a page is stale.")] = False,
 ) -> int:
     """Write FOLDER/LEADERBOARD.md and the page of each folder in it again, from their records alone."""
-    from dkd_bench.published import publish as write_pages
-    from dkd_bench.published import stale_pages
+    with reported_progress():
+        from dkd_bench.published import publish as write_pages
+        from dkd_bench.published import stale_pages
 
     if not check:
         for path in write_pages(folder):

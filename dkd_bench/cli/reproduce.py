@@ -44,21 +44,21 @@ def reproduce(
 
     Runs that were made before are found again; interrupted, the same command goes on from where it was.
     """
-    from dkd_bench.reproduction import StudyRequest, save_reproduction
-    from dkd_bench.reproduction import reproduce as make
-
-    request = StudyRequest(
-        dataset=dataset,
-        seeds=tuple(seed or (0,)),
-        recipe=recipe,
-        n_examples=n_examples,
-        **({} if n_slow is None else {"n_slow": n_slow}),
-        device=device,
-        data_root=data_root,
-        out=out,
-        existing=existing,
-    )
     with reported_progress() as progress:
+        from dkd_bench.reproduction import StudyRequest, save_reproduction
+        from dkd_bench.reproduction import reproduce as make
+
+        request = StudyRequest(
+            dataset=dataset,
+            seeds=tuple(seed or (0,)),
+            recipe=recipe,
+            n_examples=n_examples,
+            **({} if n_slow is None else {"n_slow": n_slow}),
+            device=device,
+            data_root=data_root,
+            out=out,
+            existing=existing,
+        )
         made = make(target, request, progress)
     files = save_reproduction(made, request.folder)
     show(files[output_format].read_text())

@@ -84,10 +84,10 @@ def run(
         eot_draws=eot_draws,
         evidence=evidence,
     )
-    from dkd_bench.leaderboard import rank_runs, render
-    from dkd_bench.pipeline import run as run_request
-
     with reported_progress() as progress:
+        from dkd_bench.leaderboard import rank_runs, render
+        from dkd_bench.pipeline import run as run_request
+
         record, folder = run_request(request, progress=progress)
     show(render(rank_runs([(folder.name, record)]), output_format))
     note(f"The run is in {folder}; 'dkd-bench verify {folder}' re-scores its evidence.")

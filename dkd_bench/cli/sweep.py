@@ -54,29 +54,25 @@ def sweep(
     name, equals, values = vary.partition("=")
     if not equals:
         raise ConfigError(f"--vary takes NAME=VALUE,VALUE,..., such as zeta=0,0.5,0.9; got {vary!r}")
-    from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
-
-    request = SweepRequest(
-        run=RunRequest(
-            defenses=(defense,),
-            attacks=(attack,),
-            threat_models=tuple(threat_model),
-            dataset=dataset,
-            norm=norm,
-            eps=() if eps is None else (eps,),
-            n_examples=n_examples,
-            seed=seed,
-            recipe=recipe,
-            settings=tuple(setting),
-            device=device,
-            data_root=data_root,
-            out=out,
-        ),
-        setting=name,
-        values=tuple(values.split(",")),
-        levels=tuple(level or ()),
+    run = RunRequest(
+        defenses=(defense,),
+        attacks=(attack,),
+        threat_models=tuple(threat_model),
+        dataset=dataset,
+        norm=norm,
+        eps=() if eps is None else (eps,),
+        n_examples=n_examples,
+        seed=seed,
+        recipe=recipe,
+        settings=tuple(setting),
+        device=device,
+        data_root=data_root,
+        out=out,
     )
     with reported_progress() as progress:
+        from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
+
+        request = SweepRequest(run=run, setting=name, values=tuple(values.split(",")), levels=tuple(level or ()))
         measured = carry_out(request, progress)
     files = save_sweep(measured, request.folder, figure=figure)
     show(files[output_format].read_text())

@@ -40,10 +40,10 @@ def train(
         device=device,
         data_root=data_root,
     )
-    from dkd_bench.steps.resolve import resolve
-    from dkd_bench.steps.train import train as train_resolved
-
     with reported_progress() as progress:
+        from dkd_bench.steps.resolve import resolve
+        from dkd_bench.steps.train import train as train_resolved
+
         trained = train_resolved(resolve(request), progress)
     for name, each in trained.defenses.items():
         accuracies = ", ".join(f"{rule} {value:.4f}" for rule, value in each.clean_accuracy.items())

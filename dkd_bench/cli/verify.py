@@ -41,9 +41,9 @@ def verify(
         raise ConfigError(f"verify takes RUN or --claim FILE, got {'neither' if run is None else 'both'}; give one")
     if defense is not None and claim is None:
         raise ConfigError("--defense goes with --claim FILE; the defences of RUN are in its record")
-    from dkd_bench.verify import AuditReport, Report, audit, check_claim, keep_verification, render_report
-
     with reported_progress() as progress:
+        from dkd_bench.verify import AuditReport, Report, audit, check_claim, keep_verification, render_report
+
         report: Report = (
             audit(run, device=device, data_root=data_root, progress=progress)
             if run is not None

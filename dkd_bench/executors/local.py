@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from dkd_bench.errors import DkdBenchError
+from dkd_bench.executors.remaining import RemainingCrafts, Workload, layer_count
 from dkd_bench.progress import SilentProgress
 from dkd_bench.steps.crafter import Crafter
 from dkd_bench.steps.plan import Craft
@@ -39,15 +40,11 @@ def crafted_ahead(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft,
     small for two cores to share one evaluation; two evaluations side by side take both.
     """
     crafts = prepared.plan.crafts
-    jobs = [
-        (position, chunk)
-        for position, craft in reversed(list(enumerate(crafts)))
-        for chunk, key in enumerate(craft.keys)
-        if not crafter.store.path(key).is_file()
-    ]
-    workers = min(torch.get_num_threads(), len(jobs))
-    if prepared.subjects.device.type != "cpu" or workers < 2:
+    jobs = _missing(prepared, crafter)
+    workers = _worker_count(prepared, jobs)
+    if workers < 2:
         return
+    jobs = _one_of_each_attack_first(prepared, jobs)
     pending = {crafts[position].keys[chunk]: (crafts[position], chunk) for position, chunk in jobs}
     with _workers(prepared, crafter.store, jobs, workers) as processes:
         alive = True
@@ -57,6 +54,39 @@ def crafted_ahead(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft,
                 yield pending.pop(key)
             if alive:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def remaining_crafts(prepared: Prepared, crafter: Crafter) -> RemainingCrafts:
+    """Return what is missing, to estimate how long it takes."""
+    jobs = _missing(prepared, crafter)
+    missing = {}
+    for position, chunk in jobs:
+        craft = prepared.plan.crafts[position]
+        layers = layer_count(prepared.targets.networks[craft.target].module) * craft.draws
+        missing[craft.keys[chunk]] = Workload(attack=craft.attack, layers=layers)
+    return RemainingCrafts(missing, at_once=_worker_count(prepared, jobs))
+
+
+def _missing(prepared: Prepared, crafter: Crafter) -> list[Job]:
+    return [
+        (position, chunk)
+        for position, craft in reversed(list(enumerate(prepared.plan.crafts)))
+        for chunk, key in enumerate(craft.keys)
+        if not crafter.store.path(key).is_file()
+    ]
+
+
+def _one_of_each_attack_first(prepared: Prepared, jobs: Sequence[Job]) -> list[Job]:
+    """Return ``jobs`` in an order in which it is soon known what a craft of each attack takes."""
+    first = {prepared.plan.crafts[position].attack: (position, chunk) for position, chunk in reversed(jobs)}
+    return [*first.values(), *(job for job in jobs if job not in first.values())]
+
+
+def _worker_count(prepared: Prepared, jobs: Sequence[Job]) -> int:
+    """Return how many crafts are made side by side; 1 if the run makes them by itself."""
+    if prepared.subjects.device.type != "cpu":
+        return 1
+    return max(1, min(torch.get_num_threads(), len(jobs)))
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import final
 
 from dkd_bench.errors import AttackError, EvidenceError
-from dkd_bench.executors.local import crafted_ahead
+from dkd_bench.executors.local import crafted_ahead, remaining_crafts
+from dkd_bench.executors.remaining import RemainingCrafts
 from dkd_bench.progress import Progress, Task
 from dkd_bench.steps.crafter import Crafter, Evidence
 from dkd_bench.steps.plan import Craft, Plan, Trial
@@ -35,7 +36,7 @@ def craft(prepared: Prepared, crafter: Crafter, progress: Progress) -> Iterator[
         StoreError: if a file cannot be written, or is damaged.
     """
     plan = prepared.plan
-    report = _Report(prepared.targets, plan, progress)
+    report = _Report(prepared.targets, plan, remaining_crafts(prepared, crafter), progress)
     waiting = dict(enumerate(plan.trials))
     for made, number in crafted_ahead(prepared, crafter):
         found = crafter.find(made.keys[number])
@@ -65,8 +66,9 @@ def _make(craft: Craft, prepared: Prepared, crafter: Crafter, report: _Report) -
 class _Report:
     """Tells once of each chunk crafted: how many images it broke, and how long it took."""
 
-    def __init__(self, targets: Targets, plan: Plan, progress: Progress) -> None:
+    def __init__(self, targets: Targets, plan: Plan, remaining: RemainingCrafts, progress: Progress) -> None:
         self._targets = targets
+        self._remaining = remaining
         self._progress = progress
         self._told: set[str] = set()
         self._tasks: dict[tuple[str, ...], Task] = {}
@@ -83,4 +85,5 @@ class _Report:
             self._tasks[craft.keys] = self._progress.start(description, len(craft.keys))
         note = f"{evidence.broken} of {len(evidence.images)} broken, crafted in {evidence.wall_time_s:.1f} s"
         self._tasks[craft.keys].advance(note=note)
-        self._all.advance(note=f"last: {craft.attack} on {called}")
+        self._remaining.made(key, evidence.wall_time_s)
+        self._all.advance(note=f"last: {craft.attack} on {called}", seconds_left=self._remaining.seconds_left)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dkd_bench.executors.local import crafted_ahead
+from dkd_bench.executors.local import _one_of_each_attack_first, crafted_ahead
 from dkd_bench.steps.crafter import Crafter
 
 pytestmark = pytest.mark.slow
@@ -67,3 +68,13 @@ def test_attack_that_fails_in_a_worker_is_an_error_of_the_run(bench, tmp_path, t
     assert not record.complete
     assert {(cell.attack, cell.status) for cell in record.cells} == {("fgsm", "ok"), ("broken", "error")}
     assert all("out of luck" in cell.reason for cell in record.cells if cell.status == "error")
+
+
+def test_one_craft_of_each_attack_comes_first_and_the_last_attack_of_the_plan_last():
+    crafts = [SimpleNamespace(attack=attack) for attack in ("fgsm", "pgd", "cw", "fgsm", "pgd", "cw")]
+    bench = SimpleNamespace(plan=SimpleNamespace(crafts=crafts))
+    jobs = [(position, chunk) for position in reversed(range(6)) for chunk in range(2)]
+    ordered = _one_of_each_attack_first(bench, jobs)
+    assert ordered[:3] == [(3, 0), (4, 0), (5, 0)]
+    assert ordered[3:] == [job for job in jobs if job not in ordered[:3]]
+    assert len(ordered) == len(jobs)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from dkd_bench.store.files.digests import digest_module
-from dkd_bench.store.files.files import TensorStore
 from torch import Tensor, nn
 
 from dkd_bench.data import Dataset, Split
 from dkd_bench.errors import ConfigError, UnknownNameError
+from dkd_bench.store.digests import digest_module
+from dkd_bench.store.files import TensorStore
 from dkd_bench.training import (
     CrossEntropy,
     Objective,
