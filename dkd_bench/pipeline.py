@@ -19,7 +19,7 @@ from dkd_bench.progress import Progress, SilentProgress, Task
 from dkd_bench.records import CellRecord, EvidenceRecord, FlagRecord, RunRecord, SeparationRecord
 from dkd_bench.records.flags import INTERRUPTED, NOT_ADAPTIVE, RANDOM, UNVERIFIED, row_status
 from dkd_bench.records.retention import keep_evidence
-from dkd_bench.records.rundir import RESULTS, evidence_store, forget_pictures, found_fault, load_for_ranking, save_run
+from dkd_bench.records.rundir import RESULTS, evidence_store, load_with_doubt
 from dkd_bench.records.statistics import mean_interval
 from dkd_bench.separation.latents import separations
 from dkd_bench.steps.cells import Cost, Examined, empty_cells, scored_cell, trials_without_crafts
@@ -28,6 +28,7 @@ from dkd_bench.steps.manifest import make_manifest, suite_record
 from dkd_bench.steps.plan import Craft, Trial, budgets_of
 from dkd_bench.steps.prepare import Workbench, prepare
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.save import forget_pictures, save_run
 from dkd_bench.steps.score import TrialScorer, decided
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,8 @@ def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
     """
     if not (folder / RESULTS).is_file():
         return None
-    record = load_for_ranking(folder)
+    found = load_with_doubt(folder)
+    record = found.record
     if record.manifest.request != bench.request.as_json():
         raise ConfigError(
             f"{folder} holds another run ({record.manifest.command}); choose another --out, or move that one away"
@@ -102,7 +104,7 @@ def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
     if record.manifest.plan_digest != bench.plan_digest:
         log.info("%s was made by other code or from other data; making it again", folder)
         return None
-    if found_fault(record) is not None:
+    if found.doubt is not None:
         log.warning("%s was found not to be as recorded; making it again", folder)
         return None
     kept = evidence_store(folder)
