@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from dkd_bench.budget import Norm
 from dkd_bench.leaderboard._published import PublishedRow
 from dkd_bench.records import DetectorRecord, FlagRecord, Fraction, Interval, NormQuantiles, Record, SeparationRecord
@@ -150,7 +152,7 @@ class RunSummary(Record):
     recipe: str
     device: str
     versions: dict[str, str]
-    environment: dict[str, str]
+    environment: dict[str, str] = Field(default_factory=dict)
     """What may round and train otherwise without being part of the attacks; of older records what they tell."""
     command: str
 
