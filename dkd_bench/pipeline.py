@@ -12,20 +12,14 @@ from dkd_bench.progress import Progress, SilentProgress
 from dkd_bench.records import RunRecord
 from dkd_bench.records.flags import row_status
 from dkd_bench.records.retention import keep_evidence
-from dkd_bench.records.rundir import (
-    RESULTS,
-    evidence_store,
-    forget_pictures,
-    found_fault,
-    load_for_ranking,
-    save_run,
-)
+from dkd_bench.records.rundir import RESULTS, evidence_store, load_with_doubt
 from dkd_bench.separation.latents import separations
 from dkd_bench.steps.craft import craft
 from dkd_bench.steps.crafter import Crafter, crafts_store
 from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.record import Findings, all_cells, record
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.save import forget_pictures, save_run
 from dkd_bench.steps.score import CleanAnswers, ask_clean, score, score_clean
 
 log = logging.getLogger(__name__)
@@ -118,7 +112,8 @@ def _finished(prepared: Prepared, folder: Path) -> RunRecord | None:
     """
     if not (folder / RESULTS).is_file():
         return None
-    record = load_for_ranking(folder)
+    found = load_with_doubt(folder)
+    record = found.record
     if record.manifest.request != prepared.request.as_json():
         raise ConfigError(
             f"{folder} holds another run ({record.manifest.command}); choose another --out, or move that one away"
@@ -126,7 +121,7 @@ def _finished(prepared: Prepared, folder: Path) -> RunRecord | None:
     if record.manifest.plan_digest != prepared.plan_digest:
         log.info("%s was made by other code or from other data; making it again", folder)
         return None
-    if found_fault(record) is not None:
+    if found.doubt is not None:
         log.warning("%s was found not to be as recorded; making it again", folder)
         return None
     kept = evidence_store(folder)

@@ -52,17 +52,17 @@ def leaderboard(
 ) -> None:
     """Print the leaderboard of one or several runs; rows of unlike attacks, images or budgets rank apart."""
     from dkd_bench.leaderboard import rank_runs, read_published, render, render_robustbench
-    from dkd_bench.records.rundir import load_for_ranking
+    from dkd_bench.records.rundir import load_with_doubt
 
     if output_format == "robustbench":
         if len(runs) > 1 or published:
             got = f"{len(runs)} runs" if len(runs) > 1 else "--robustbench, which adds rows to a board"
             raise ConfigError(f"--format robustbench prints one row of one run, got {got}; name one run")
-        show(render_robustbench(load_for_ranking(runs[0]), row=row, fields=field))
+        show(render_robustbench(load_with_doubt(runs[0]), row=row, fields=field))
         return
     if row is not None or field:
         raise ConfigError(f"--row and --field belong to --format robustbench, got --format {output_format}")
     rows = dict.fromkeys(each for path in published for each in read_published(path))
-    loaded = [(str(path), load_for_ranking(path)) for path in runs]
+    loaded = [(str(path), load_with_doubt(path)) for path in runs]
     board = rank_runs(loaded, strict_environment=strict_environment)
     show(render(board.model_copy(update={"published": tuple(rows)}), output_format))

@@ -16,9 +16,10 @@ from dkd_bench.pictures._studio import LeftOutError, Studio
 from dkd_bench.plots import PICTURE_FORMATS, Curve, CurvePoint, PictureFormat, curves_figure, figure_bytes
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, RunRecord
-from dkd_bench.records.rundir import PLOTS, load_run, save_board
+from dkd_bench.records.rundir import PLOTS, load_run
 from dkd_bench.steps.prepare import prepare
 from dkd_bench.steps.request import DeviceName, RunRequest
+from dkd_bench.steps.save import save_board
 from dkd_bench.steps.weights import weights_store
 from dkd_bench.store.digests import digest_json
 from dkd_bench.store.files import write_file

@@ -16,9 +16,10 @@ from dkd_bench.pipeline import run
 from dkd_bench.progress import SilentProgress
 from dkd_bench.records import Outcome
 from dkd_bench.records.flags import MORE_STEPS, NOISE, PROBABILITIES, SINGLE_STEP, UNBOUNDED, UNVERIFIED
-from dkd_bench.records.rundir import load_for_ranking, load_run, save_run
+from dkd_bench.records.rundir import LoadedRun, load_run, load_with_doubt
 from dkd_bench.records.statistics import wilson_interval
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.save import save_run
 from dkd_bench.store.digests import digest_tensors
 from dkd_bench.store.files import TensorStore
 from dkd_bench.verify import _keep as keep
@@ -717,7 +718,7 @@ class TestCommand:
         assert kept["tolerance"] == 1e-5
         assert kept["results_sha256"] == sha256((run_folder / "results.json").read_bytes()).hexdigest()
         assert "torch" in kept["versions"]
-        assert rank_runs([("run", load_for_ranking(run_folder))]) == rank_runs([("run", load_run(run_folder))])
+        assert rank_runs([("run", load_with_doubt(run_folder))]) == rank_runs([("run", load_run(run_folder))])
 
     def test_the_whole_report_as_json(self, run_folder, command):
         edit_results(run_folder, LIES["headline"][0])
@@ -759,9 +760,12 @@ class TestCommand:
 
 
 class TestRanking:
-    def flags(self, folder):
-        record = load_for_ranking(folder)
-        return [(flag.name, flag.detail) for flag in record.manifest.defenses["dkd"].flags if flag.name == UNVERIFIED]
+    def flags(self, path):
+        run = load_with_doubt(path)
+        flags = [flag for group in rank_runs([("run", run)]).groups for row in group.rows for flag in row.flags]
+        found = {(flag.name, flag.detail) for flag in flags if flag.name == UNVERIFIED}
+        assert found == {(UNVERIFIED, run.doubt)}
+        return list(found)
 
     def verification(self, folder, **changes):
         values = {
@@ -776,11 +780,12 @@ class TestRanking:
         (folder / "verification.json").write_text(json.dumps(values | changes))
 
     def test_a_run_that_nobody_verified_is_as_it_is(self, honest_run):
-        assert load_for_ranking(honest_run) == load_run(honest_run)
+        assert load_with_doubt(honest_run) == LoadedRun(record=load_run(honest_run), folder=honest_run)
 
     def test_a_run_that_holds_is_as_it_is(self, run_folder):
         self.verification(run_folder)
-        assert load_for_ranking(run_folder / "results.json") == load_run(run_folder)
+        loaded = load_with_doubt(run_folder / "results.json")
+        assert loaded == LoadedRun(record=load_run(run_folder), folder=run_folder)
 
     def test_findings_flag_every_defence(self, run_folder):
         self.verification(run_folder, findings=["image 3 is not so", "nor is image 4"])
