@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from dkd_bench.check._compare import DEFAULT, compare
+from dkd_bench.check._compare import compare
 from dkd_bench.check._reference import load_reference, reference_from, save_reference
 from dkd_bench.check._render import render_check
 from dkd_bench.check._replay import EvidenceReplay
@@ -14,24 +13,8 @@ from dkd_bench.check._report import CheckReport
 from dkd_bench.errors import StoreError
 from dkd_bench.progress import Progress
 from dkd_bench.records.rundir import load_with_doubt
-from dkd_bench.steps.request import DeviceName
+from dkd_bench.steps.request import CheckRequest
 from dkd_bench.store.files import append_file, write_file
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckRequest:
-    """Which run to check, against what, and when a difference counts."""
-
-    against: Path
-    run: Path
-    alpha: float = DEFAULT.alpha
-    tolerance: float = DEFAULT.tolerance
-    strict_environment: bool = False
-    """Whether a run that was computed elsewhere, by another torch or processor for instance, is not compared."""
-    evidence: tuple[Path, ...] = ()
-    """Folders of runs or of evidence, in which old evidence is looked for first."""
-    device: DeviceName = "auto"
-    data_root: Path | None = None
 
 
 def check_run(request: CheckRequest, progress: Progress) -> CheckReport:
