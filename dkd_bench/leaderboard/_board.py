@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dkd_bench.budget import Norm
 from dkd_bench.leaderboard._published import PublishedRow
@@ -156,8 +156,10 @@ class RunSummary(_Part):
     recipe: str
     device: str
     versions: dict[str, str]
-    environment: dict[str, str]
-    """What may round and train otherwise without being part of the attacks; of older records what they tell."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """What may round and train otherwise without being part of the attacks; of older records what they tell.
+
+    Empty in tables that were published before it was kept."""
     command: str
 
 
