@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dkd_bench.leaderboard._board import AttackScore, Board, Group, Row, RunSummary, Status, ThreatModelScore
-from dkd_bench.leaderboard._published import render_published
+from dkd_bench.leaderboard._external import render_published
 from dkd_bench.leaderboard._rejects import render_rejects
 from dkd_bench.leaderboard._table import NOTHING, margins, one_line, percent, percent_interval, table
 from dkd_bench.records import SeparationRecord

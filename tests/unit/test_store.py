@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dkd_bench.errors import StoreError
+from dkd_bench.store import files as store
 from dkd_bench.store.files import (
     TensorStore,
     append_file,
@@ -26,7 +27,6 @@ from dkd_bench.store.files import (
     write_file,
     write_json,
 )
-from dkd_bench.store import files as store
 
 
 def failing(error: BaseException) -> Callable[..., NoReturn]:
