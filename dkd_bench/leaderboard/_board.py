@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from dkd_bench.budget import Norm
-from dkd_bench.leaderboard._published import PublishedRow
+from dkd_bench.leaderboard._external import PublishedRow
 from dkd_bench.records import DetectorRecord, FlagRecord, Fraction, Interval, NormQuantiles, Record, SeparationRecord
 from dkd_bench.records.flags import RowStatus
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from dkd_bench.budget import Norm
 from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
-from dkd_bench.leaderboard._published import eps_as_text, fraction_of
+from dkd_bench.leaderboard._external import eps_as_text, fraction_of
 from dkd_bench.records import CellRecord, DefenseRecord, Fraction, RunRecord
 from dkd_bench.records.flags import row_status
 from dkd_bench.records.rundir import LoadedRun, as_loaded

@@ -11,7 +11,7 @@ import pytest
 
 from dkd_bench.attacks.autoattack import AutoAttackConfig
 from dkd_bench.errors import ConfigError, EvidenceError, StoreError, UnknownNameError
-from dkd_bench.leaderboard._published import PublishedRow, eps_as_text, read_published, render_published
+from dkd_bench.leaderboard._external import PublishedRow, eps_as_text, read_published, render_published
 from dkd_bench.leaderboard._robustbench import parse_fields, render_robustbench
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.records import (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dkd_bench.reproduction import Block, Entry, Estimate, Reproduction, Row, Trend, render_reproduction
+from dkd_paper.record import Block, Entry, Estimate, Reproduction, Row, Trend
+from dkd_paper.report import render_reproduction
 
 
 def measured(value, *, ci95=None, spread=None, n=100):

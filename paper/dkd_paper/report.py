@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dkd_bench.leaderboard import table
-from dkd_bench.reproduction._record import Block, Entry, Estimate, Reproduction, Unit
-from dkd_bench.reproduction._targets import Reproduced
 from dkd_bench.store.files import write_file, write_json
+from dkd_paper.record import Block, Entry, Estimate, Reproduction, Unit
+from dkd_paper.targets import Reproduced
 
 _DIGEST = 8
 """Characters shown of a digest; the record has them all."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dkd_bench.reproduction._trends import NEARLY_ALL, Comparison, trend
+from dkd_paper._trends import NEARLY_ALL, Comparison, trend
 
 
 def compared(*comparisons):

@@ -6,7 +6,7 @@ import pytest
 
 from dkd_bench.errors import EvidenceError
 from dkd_bench.records.statistics import wilson_interval
-from dkd_bench.reproduction._measurements import Measurements, estimate
+from dkd_paper._measurements import Measurements, estimate
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from dkd_bench.errors import ConfigError, StoreError
 from dkd_bench.records.rundir import RESULTS, load_with_doubt
-from dkd_bench.reproduction import TARGETS, Reproduction, render_reproduction
 from dkd_bench.steps.save import board_files
 from dkd_bench.store.files import read_file, write_file
+from dkd_paper.record import Reproduction
+from dkd_paper.report import render_reproduction
+from dkd_paper.targets import TARGETS
 
 PAGE = "LEADERBOARD.md"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dkd_bench.reproduction._record import Trend, Verdict
+from dkd_paper.record import Trend, Verdict
 
 NEARLY_ALL = 0.8
 """The share of comparisons that 'almost every' asks for."""

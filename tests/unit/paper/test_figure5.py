@@ -4,9 +4,9 @@ import pytest
 
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.records import Interval, SeparationRecord
-from dkd_bench.reproduction._figure5 import figure5, figure5_sweep
-from dkd_bench.reproduction._study import StudyRequest
 from dkd_bench.sweep import Sweep, SweepPoint
+from dkd_paper._figure5 import figure5, figure5_sweep
+from dkd_paper.study import StudyRequest
 
 
 @pytest.fixture

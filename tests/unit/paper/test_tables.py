@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dkd_bench.reproduction import _study
-from dkd_bench.reproduction._tables import table2, table3, table4
+from dkd_paper import study as _parts
+from dkd_paper._tables import table2, table3, table4
 
 N = 40
 RULES = {
@@ -64,13 +64,13 @@ def paper_of(block):
 
 def black_box(part, defense, rule, threat_model, eps):
     """The boosted vote always saves two; a part's number is its place among the parts, or that of its eps."""
-    place = [each.name for each in _study.BLACK_BOX_PARTS].index(part) + (0 if eps is None else int(eps * 100))
+    place = [each.name for each in _parts.BLACK_BOX_PARTS].index(part) + (0 if eps is None else int(eps * 100))
     failed = 2 + {"dkd": 6, "kd": 0, "ri": 3, "none": 0}[defense] + (-2 if rule == "boosted" else 0)
     return place, 0 if defense == "none" else failed
 
 
 def test_table2_finds_each_count_and_gain(study):
-    made = table2(study(_study.BLACK_BOX_PARTS, black_box), "MNIST")
+    made = table2(study(_parts.BLACK_BOX_PARTS, black_box), "MNIST")
     counts, gains = map(columns_of, made.blocks)
 
     for label in counts:
@@ -85,7 +85,7 @@ def test_table2_finds_each_count_and_gain(study):
 
 
 def test_table3_finds_the_place_of_each_setting(study):
-    made = table3(study(_study.BLACK_BOX_PARTS, black_box), "MNIST")
+    made = table3(study(_parts.BLACK_BOX_PARTS, black_box), "MNIST")
     accuracies = columns_of(made.blocks[0])
 
     assert accuracies.pop("clean") == pytest.approx(dict.fromkeys(made.blocks[0].columns, 1 - 1 / N))
@@ -126,7 +126,7 @@ def white_box(part, defense, rule, threat_model, eps):
 
 
 def test_table4_takes_the_boosted_vote_the_mean_and_the_worst_member(study):
-    made = table4(study(_study.WHITE_BOX_PARTS, white_box), "MNIST")
+    made = table4(study(_parts.WHITE_BOX_PARTS, white_box), "MNIST")
     accuracies = columns_of(made.blocks[0])
 
     places = {"FGSM .04": 0, "FGSM .08": 1, "JSMA": 2, "C&W": 3, "DeepFool": 4}

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from dkd_bench.errors import EvidenceError
 from dkd_bench.records import SURVIVED, CellRecord, Fraction, RunRecord
 from dkd_bench.records.statistics import mean_interval
-from dkd_bench.reproduction._record import Estimate
+from dkd_paper.record import Estimate
 
 
 def estimate(values: Sequence[Fraction], n: int) -> Estimate:

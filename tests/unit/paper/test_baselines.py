@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dkd_bench.reproduction._baselines import BASELINE_PARTS, EPS, GAN_L2, MAGNET_L2, NAMES, baselines
+from dkd_paper._baselines import BASELINE_PARTS, EPS, GAN_L2, MAGNET_L2, NAMES, baselines
 
 N = 40
 

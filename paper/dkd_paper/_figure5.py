@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dkd_bench import RunRequest
 from dkd_bench.records import Interval
-from dkd_bench.reproduction._paper import PaperDataset
-from dkd_bench.reproduction._record import Block, Entry, Estimate, Row, Trend
-from dkd_bench.reproduction._study import StudyRequest
-from dkd_bench.reproduction._tables import Tables
-from dkd_bench.reproduction._trends import Comparison, trend
-from dkd_bench.steps.request import RunRequest
 from dkd_bench.sweep import Sweep, SweepPoint, SweepRequest
+from dkd_paper._paper import PaperDataset
+from dkd_paper._tables import Tables
+from dkd_paper._trends import Comparison, trend
+from dkd_paper.record import Block, Entry, Estimate, Row, Trend
+from dkd_paper.study import StudyRequest
 
 ZETAS = ("0", "0.5", "0.7", "0.9", "0.95")
 _PAPER_ZETA: dict[PaperDataset, str] = {"MNIST": "0.9", "CIFAR10": "0.5"}

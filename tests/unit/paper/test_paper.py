@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dkd_bench.reproduction import _paper
+from dkd_paper import _paper
 
 
 @pytest.mark.parametrize(

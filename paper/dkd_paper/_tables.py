@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dkd_bench.records import RunRecord
-from dkd_bench.reproduction import _paper
-from dkd_bench.reproduction._measurements import Measurements
-from dkd_bench.reproduction._paper import BLACK_BOX_SETTINGS, FAMILIES, PaperDataset
-from dkd_bench.reproduction._record import Block, Entry, Row, Trend
-from dkd_bench.reproduction._trends import NEARLY_ALL, Comparison, trend
+from dkd_paper import _paper
+from dkd_paper._measurements import Measurements
+from dkd_paper._paper import BLACK_BOX_SETTINGS, FAMILIES, PaperDataset
+from dkd_paper._trends import NEARLY_ALL, Comparison, trend
+from dkd_paper.record import Block, Entry, Row, Trend
 
 ENSEMBLES = {"KD": "kd", "DKD": "dkd", "RI": "ri"}
 """The paper's names, in the order of its columns, and ours."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dkd_bench.budget import Norm
+from dkd_bench.api import Norm
 from dkd_bench.records import RunRecord
-from dkd_bench.reproduction import _paper
-from dkd_bench.reproduction._measurements import Measurements
-from dkd_bench.reproduction._paper import WHITE_BOX_SETTINGS, PaperDataset
-from dkd_bench.reproduction._record import Block, Entry, Estimate, Row, Trend
-from dkd_bench.reproduction._study import Part
-from dkd_bench.reproduction._tables import Tables
-from dkd_bench.reproduction._trends import Comparison, trend
+from dkd_paper import _paper
+from dkd_paper._measurements import Measurements
+from dkd_paper._paper import WHITE_BOX_SETTINGS, PaperDataset
+from dkd_paper._tables import Tables
+from dkd_paper._trends import Comparison, trend
+from dkd_paper.record import Block, Entry, Estimate, Row, Trend
+from dkd_paper.study import Part
 
 NAMES = {
     "none": "none",

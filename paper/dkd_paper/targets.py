@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from dkd_bench.errors import ConfigError, UnknownNameError
+from dkd_bench.api import ConfigError, Progress, UnknownNameError
 from dkd_bench.leaderboard import rank_runs
-from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
-from dkd_bench.reproduction._baselines import BASELINE_PARTS, baselines
-from dkd_bench.reproduction._figure5 import figure5, figure5_sweep
-from dkd_bench.reproduction._paper import PaperDataset, paper_dataset
-from dkd_bench.reproduction._record import Reproduction, Source
-from dkd_bench.reproduction._study import (
+from dkd_bench.sweep import carry_out, runs_of, sweep_of, sweep_picture
+from dkd_paper._baselines import BASELINE_PARTS, baselines
+from dkd_paper._figure5 import figure5, figure5_sweep
+from dkd_paper._paper import PaperDataset, paper_dataset
+from dkd_paper._tables import Tables, table2, table3, table4
+from dkd_paper.record import Reproduction, Source
+from dkd_paper.study import (
     BLACK_BOX_PARTS,
     WHITE_BOX_PARTS,
     Ground,
@@ -24,8 +25,6 @@ from dkd_bench.reproduction._study import (
     ground_of,
     study_runs,
 )
-from dkd_bench.reproduction._tables import Tables, table2, table3, table4
-from dkd_bench.sweep import carry_out, runs_of, sweep_of, sweep_picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dkd_bench.budget import Norm
+from dkd_bench import RunRequest, load_run
+from dkd_bench.api import ConfigError, Norm, Progress
 from dkd_bench.data import load_dataset
-from dkd_bench.errors import ConfigError, EvidenceError
+from dkd_bench.errors import EvidenceError
 from dkd_bench.pipeline import run_whole
-from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
-from dkd_bench.records.rundir import RESULTS, load_run
-from dkd_bench.steps.request import DeviceName, RunRequest, TrainRequest
+from dkd_bench.records.rundir import RESULTS
+from dkd_bench.steps.request import DeviceName
 from dkd_bench.sweep import in_folder_of_its_own
 
 DEFENSES = ("none", "dkd", "kd", "ri")
@@ -108,7 +108,7 @@ class StudyRequest:
 
     def __post_init__(self) -> None:
         for seed in self.seeds:
-            TrainRequest(defenses=DEFENSES, seed=seed, device=self.device)
+            RunRequest(defenses=DEFENSES, seed=seed, device=self.device)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"each seed is given once, and at least one; got {', '.join(map(str, self.seeds))}")
         for option, cap in (("--n-examples", self.n_examples), ("--n-slow", self.n_slow)):
