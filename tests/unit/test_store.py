@@ -96,6 +96,24 @@ def test_an_interruption_leaves_nothing_and_passes(
     assert names(tmp_path) == ["file"]
 
 
+def test_an_interruption_as_the_file_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Path.open
+
+    def interrupted(path: Path, *arguments: Any, **options: Any) -> NoReturn:
+        made(path, *arguments, **options).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "file", "new")
+    assert names(tmp_path) == []
+
+
+def test_a_name_too_long_for_the_file_system_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"^cannot write .*: File name too long$"):
+        write_file(tmp_path / ("n" * 255), "new")
+
+
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     write_file(tmp_path / "file", "old")
     with pytest.raises(StoreError, match=r"^cannot write .*new: "):

@@ -304,8 +304,8 @@ class TestDefense:
             defended = (trained.predict(x, generator=seeded(0)) == labels).double().mean()
             bare = (trained.classifier(x).argmax(dim=1) == labels).double().mean()
 
-        assert bare > 0.9
-        assert defended > bare - 0.2
+        assert bare > 0.8
+        assert defended > bare - 0.3
 
     def test_answers_for_an_image_that_is_nearer_than_any_other(self, trained):
         x, _ = quick_dataset().test.batch(torch.arange(40))

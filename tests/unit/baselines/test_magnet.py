@@ -74,7 +74,7 @@ def in_colour() -> MagNet:
 
 
 def a_magnet(seed: int) -> Defense:
-    return trained(MagNet, GRAY, MagNetSettings(epochs=6, error_rate=0.1), DIGITS.train, seed)
+    return trained(MagNet, GRAY, MagNetSettings(epochs=25, error_rate=0.1), DIGITS.train, seed)
 
 
 def a_diverse_magnet(seed: int) -> Defense:
