@@ -34,7 +34,7 @@ with warnings.catch_warnings():
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FGSMConfig:
+class FGSMSettings:
     """Parameters of FGSM."""
 
     random_start: bool = False
@@ -45,12 +45,12 @@ class FGSM(Attack):
     """One gradient step to the edge of the budget (Goodfellow et al. 2015), signed unless in L2."""
 
     meta = AttackMeta(name="fgsm", title="FGSM", kind="fixed", libraries=("foolbox", "eagerpy"), single_step=True)
-    Config: ClassVar[type[Any]] = FGSMConfig
+    Settings: ClassVar[type[Any]] = FGSMSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return the one point, fooling or not; it is in the budget and the box before anybody clips it."""
         family = LinfFastGradientAttack if budget.norm == "linf" else L2FastGradientAttack
-        attack = family(random_start=self.config.random_start)
+        attack = family(random_start=self.settings.random_start)
         stepped: Tensor = attack.run(
             _foolbox_model(target, images), images, Misclassification(labels), epsilon=_eps(budget)
         )
@@ -58,7 +58,7 @@ class FGSM(Attack):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PGDConfig:
+class PGDSettings:
     """Parameters of PGD.
 
     Raises:
@@ -88,16 +88,16 @@ class PGD(Attack):
     """
 
     meta = AttackMeta(name="pgd", title="PGD", kind="fixed", libraries=("foolbox", "eagerpy"), effort="steps")
-    Config: ClassVar[type[Any]] = PGDConfig
+    Settings: ClassVar[type[Any]] = PGDSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return the best queried point of each image."""
-        config: PGDConfig = self.config
+        settings: PGDSettings = self.settings
         family = LinfProjectedGradientDescentAttack if budget.norm == "linf" else L2ProjectedGradientDescentAttack
-        attack = family(rel_stepsize=config.rel_stepsize, steps=config.steps, random_start=config.random_start)
+        attack = family(rel_stepsize=settings.rel_stepsize, steps=settings.steps, random_start=settings.random_start)
         queries = _BestQuery(target, images, labels)
         model = _foolbox_model(queries, images)
-        for _ in range(config.restarts):
+        for _ in range(settings.restarts):
             last = attack.run(model, images, Misclassification(labels), epsilon=_eps(budget))
             with torch.no_grad():
                 queries(last)
@@ -109,7 +109,7 @@ _SHORT_DEEPFOOL = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepFoolConfig:
+class DeepFoolSettings:
     """Parameters of DeepFool.
 
     Raises:
@@ -146,22 +146,22 @@ class DeepFool(Attack):
         norms=("l2",),
         libraries=("foolbox", "eagerpy"),
     )
-    Config: ClassVar[type[Any]] = DeepFoolConfig
+    Settings: ClassVar[type[Any]] = DeepFoolSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return nearly the nearest misclassified images."""
-        config: DeepFoolConfig = self.config
+        settings: DeepFoolSettings = self.settings
         attacks = [
             L2DeepFoolAttack(
-                steps=steps, candidates=min(config.candidates, target.n_classes), overshoot=config.overshoot
+                steps=steps, candidates=min(settings.candidates, target.n_classes), overshoot=settings.overshoot
             )
-            for steps in sorted({min(_SHORT_DEEPFOOL, config.steps), config.steps})
+            for steps in sorted({min(_SHORT_DEEPFOOL, settings.steps), settings.steps})
         ]
         return _nearest(attacks, target, images, labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CarliniWagnerConfig:
+class CarliniWagnerSettings:
     """Parameters of Carlini-Wagner.
 
     Far fewer steps than Foolbox's 9 x 10000, so the step is longer (black and white pixels start where tanh
@@ -200,17 +200,17 @@ class CarliniWagner(Attack):
         norms=("l2",),
         libraries=("foolbox", "eagerpy"),
     )
-    Config: ClassVar[type[Any]] = CarliniWagnerConfig
+    Settings: ClassVar[type[Any]] = CarliniWagnerSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return nearly the nearest misclassified images."""
-        config: CarliniWagnerConfig = self.config
+        settings: CarliniWagnerSettings = self.settings
         attack = L2CarliniWagnerAttack(
-            binary_search_steps=config.binary_search_steps,
-            steps=config.steps,
-            stepsize=config.stepsize,
-            confidence=config.confidence,
-            initial_const=config.initial_const,
+            binary_search_steps=settings.binary_search_steps,
+            steps=settings.steps,
+            stepsize=settings.stepsize,
+            confidence=settings.confidence,
+            initial_const=settings.initial_const,
             abort_early=False,
         )
         adversarial = _nearest([attack], target, images, labels)

@@ -355,7 +355,7 @@ def _known_settings(
     classes: Mapping[str, type[Defense]], attacks: Mapping[str, Attack | type[Attack]]
 ) -> dict[str, Sequence[str]]:
     """Return the names of the settings of each defence and attack in a run, by the plugin's name."""
-    known: dict[str, Sequence[str]] = {name: setting_names(attack.Config) for name, attack in attacks.items()}
+    known: dict[str, Sequence[str]] = {name: setting_names(attack.Settings) for name, attack in attacks.items()}
     return known | {name: setting_names(cls.Settings) for name, cls in classes.items()}
 
 
@@ -383,7 +383,9 @@ def _attack_classes(request: RunRequest) -> dict[str, type[Attack]]:
 def _attacks(request: RunRequest) -> dict[str, Attack]:
     parsed = parse_settings(request.settings)
     return {
-        name: cls(settings_from_words(cls.Config, settings_for(name, setting_names(cls.Config), parsed), owner=name))
+        name: cls(
+            settings_from_words(cls.Settings, settings_for(name, setting_names(cls.Settings), parsed), owner=name)
+        )
         for name, cls in _attack_classes(request).items()
     }
 

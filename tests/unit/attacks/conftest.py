@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack
 from dkd_bench.attacks.autoattack import (
-    AutoAttackConfig,
     AutoAttackRand,
-    AutoAttackRandConfig,
+    AutoAttackRandSettings,
+    AutoAttackSettings,
     AutoAttackStandard,
 )
 from dkd_bench.attacks.detector_aware import (
     DetectorCarliniWagner,
-    DetectorCarliniWagnerConfig,
+    DetectorCarliniWagnerSettings,
     DetectorPGD,
-    DetectorPGDConfig,
+    DetectorPGDSettings,
 )
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerConfig, DeepFool
-from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpConfig
+from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerSettings, DeepFool
+from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpSettings
 from dkd_bench.attacks.jsma import JSMA
-from dkd_bench.attacks.square import Square, SquareConfig
+from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 from dkd_bench.testing._access import offering
@@ -117,13 +117,13 @@ def small_attacks() -> dict[str, Attack]:
         FGSM(),
         PGD(),
         DeepFool(),
-        CarliniWagner(CarliniWagnerConfig(binary_search_steps=3, steps=30)),
+        CarliniWagner(CarliniWagnerSettings(binary_search_steps=3, steps=30)),
         JSMA(),
-        AutoAttackStandard(AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)),
-        AutoAttackRand(AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2)),
-        DetectorPGD(DetectorPGDConfig(steps=10)),
-        DetectorCarliniWagner(DetectorCarliniWagnerConfig(binary_search_steps=3, steps=30)),
-        Square(SquareConfig(queries=50)),
-        HopSkipJump(HopSkipJumpConfig(steps=2, initial_gradient_evals=16, starts=2)),
+        AutoAttackStandard(AutoAttackSettings(apgd_steps=10, fab_steps=5, square_queries=20)),
+        AutoAttackRand(AutoAttackRandSettings(apgd_steps=10, eot_iter=2, selection_draws=2)),
+        DetectorPGD(DetectorPGDSettings(steps=10)),
+        DetectorCarliniWagner(DetectorCarliniWagnerSettings(binary_search_steps=3, steps=30)),
+        Square(SquareSettings(queries=50)),
+        HopSkipJump(HopSkipJumpSettings(steps=2, initial_gradient_evals=16, starts=2)),
     ]
     return {attack.meta.name: attack for attack in attacks}

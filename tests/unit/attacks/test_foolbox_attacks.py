@@ -15,10 +15,10 @@ from dkd_bench.attacks.foolbox_attacks import (
     FGSM,
     PGD,
     CarliniWagner,
-    CarliniWagnerConfig,
+    CarliniWagnerSettings,
     DeepFool,
-    DeepFoolConfig,
-    PGDConfig,
+    DeepFoolSettings,
+    PGDSettings,
 )
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
@@ -42,7 +42,7 @@ class Band(nn.Module):
 
 GREY = torch.full((2, 1, 5, 5), 0.5)
 ZEROS = torch.zeros(2, dtype=torch.long)
-TWO_STEPS = PGDConfig(steps=2, rel_stepsize=0.5, random_start=False)
+TWO_STEPS = PGDSettings(steps=2, rel_stepsize=0.5, random_start=False)
 """From 0.5 into a band around 0.59 and, since that is past its centre, back again."""
 
 
@@ -70,7 +70,7 @@ def test_pgd_looks_at_the_last_point_too():
 def test_restarts_keep_the_best_of_each_image(linear):
     eps = float(linear.distances("linf").median())
     once, thrice = (
-        PGD(PGDConfig(steps=1, restarts=restarts)).run(
+        PGD(PGDSettings(steps=1, restarts=restarts)).run(
             linear.target(), linear.images, linear.labels, Budget(norm="linf", eps=eps), seed=0
         )
         for restarts in (1, 3)
@@ -103,7 +103,7 @@ def test_nothing_is_queried_when_all_images_are_wrong(linear, attack):
 
 
 def test_cw_returns_the_clean_image_where_it_finds_nothing_and_not_a_black_one(linear):
-    hopeless = CarliniWagnerConfig(binary_search_steps=1, steps=1)
+    hopeless = CarliniWagnerSettings(binary_search_steps=1, steps=1)
     black = linear.target()(torch.zeros_like(linear.images)).argmax(dim=1)
     assert (black != linear.labels).any(), "a black image must pass for a success somewhere"
 
@@ -138,7 +138,7 @@ def test_deepfool_returns_the_clean_image_where_it_finds_nothing():
 
     target = Target(Bent(), name="bent", n_classes=2)
 
-    short = DeepFool(DeepFoolConfig(steps=1)).run(target, GREY, ZEROS, UNBUDGETED, seed=0)
+    short = DeepFool(DeepFoolSettings(steps=1)).run(target, GREY, ZEROS, UNBUDGETED, seed=0)
     long = DeepFool().run(target, GREY, ZEROS, UNBUDGETED, seed=0)
 
     assert torch.equal(short, GREY)
@@ -214,15 +214,15 @@ def test_fgsm_costs_one_pass_and_pgd_one_more_than_its_steps(linear):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: PGDConfig(steps=0), "steps must be over 0, got 0"),
+        (lambda: PGDSettings(steps=0), "steps must be over 0, got 0"),
         (
-            lambda: PGDConfig(restarts=2, random_start=False),
+            lambda: PGDSettings(restarts=2, random_start=False),
             "2 restarts of PGD without random_start are all the same",
         ),
-        (lambda: DeepFoolConfig(candidates=1), "candidates must be at least 2"),
-        (lambda: DeepFoolConfig(overshoot=-0.1), "overshoot must not be negative, got -0.1"),
-        (lambda: CarliniWagnerConfig(stepsize=0.0), "stepsize must be over 0, got 0.0"),
-        (lambda: CarliniWagnerConfig(confidence=-1.0), "confidence must not be negative, got -1.0"),
+        (lambda: DeepFoolSettings(candidates=1), "candidates must be at least 2"),
+        (lambda: DeepFoolSettings(overshoot=-0.1), "overshoot must not be negative, got -0.1"),
+        (lambda: CarliniWagnerSettings(stepsize=0.0), "stepsize must be over 0, got 0.0"),
+        (lambda: CarliniWagnerSettings(confidence=-1.0), "confidence must not be negative, got -1.0"),
     ],
 )
 def test_parameters_are_checked(settings, message):
