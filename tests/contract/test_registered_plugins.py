@@ -11,7 +11,7 @@ from dkd_baselines.pixel_defend import PixelDefendSettings
 from dkd_baselines.robust_training import RobustSettings, TradesSettings
 from dkd_bench.attacks.autoattack import AutoAttackRandSettings, AutoAttackSettings
 from dkd_bench.attacks.detector_aware import DetectorCarliniWagnerSettings, DetectorPGDSettings
-from dkd_bench.attacks.foolbox_attacks import CarliniWagnerSettings
+from dkd_bench.attacks.foolbox.table import CarliniWagnerSettings
 from dkd_bench.attacks.hop_skip_jump import HopSkipJumpSettings
 from dkd_bench.attacks.latent import LatentSettings
 from dkd_bench.attacks.square import SquareSettings

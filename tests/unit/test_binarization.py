@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.attacks.detector_aware import DetectorPGD
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, DeepFool, PGDSettings
+from dkd_bench.attacks.foolbox.table import FGSM, PGD, DeepFool, PGDSettings
 from dkd_bench.attacks.latent import LatentSpace
 from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.budget import TOLERANCE, Budget, perturbation_norms

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dkd_bench.attacks.autoattack import AutoAttackStandard
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, PGDSettings
+from dkd_bench.attacks.foolbox.table import FGSM, PGD, PGDSettings
 from dkd_bench.errors import ConfigError
 from dkd_bench.plugins.suites import STANDARD, resolve_attacks, suite_fingerprint
 

@@ -21,13 +21,16 @@ from dkd_bench.attacks.detector_aware import (
     DetectorPGD,
     DetectorPGDSettings,
 )
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerSettings, DeepFool
+from dkd_bench.attacks.foolbox.table import ROWS, CarliniWagnerSettings
 from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpSettings
 from dkd_bench.attacks.jsma import JSMA
 from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 from dkd_bench.testing._access import offering
+
+QUICK = {"cw": CarliniWagnerSettings(binary_search_steps=3, steps=30)}
+"""Settings for attacks of Foolbox whose defaults take long."""
 
 
 class Lenient(Detecting):
@@ -114,10 +117,7 @@ def offer() -> Callable[[nn.Module, str], nn.Module]:
 def small_attacks() -> dict[str, Attack]:
     """Every attack of ours that takes any classifier, with few enough steps that all together take two seconds."""
     attacks: list[Attack] = [
-        FGSM(),
-        PGD(),
-        DeepFool(),
-        CarliniWagner(CarliniWagnerSettings(binary_search_steps=3, steps=30)),
+        *(row(QUICK.get(name)) for name, row in ROWS.items()),
         JSMA(),
         AutoAttackStandard(AutoAttackSettings(apgd_steps=10, fab_steps=5, square_queries=20)),
         AutoAttackRand(AutoAttackRandSettings(apgd_steps=10, eot_iter=2, selection_draws=2)),

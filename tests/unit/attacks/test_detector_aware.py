@@ -12,7 +12,7 @@ from dkd_bench.attacks.detector_aware import (
     DetectorPGD,
     DetectorPGDSettings,
 )
-from dkd_bench.attacks.foolbox_attacks import PGD, CarliniWagner
+from dkd_bench.attacks.foolbox.table import PGD, CarliniWagner
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
 from dkd_bench.target import Target

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dkd_bench.attacks.foolbox_attacks import FGSM
+from dkd_bench.attacks.foolbox.table import FGSM
 from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
