@@ -39,8 +39,9 @@ def lss(
         from dkd_bench.steps.train import train
 
         trained = train(resolve(request), progress)
-        what = {"layer": layer, "n_examples": n_examples, "null_draws": null_draws, "seed": request.seed}
-        reports, reasons = _measured(trained, what)
+        reports, reasons = _measured(
+            trained, layer=layer, n_examples=n_examples, null_draws=null_draws, seed=request.seed
+        )
     if reports:
         show(render_separations(reports, output_format))
     for reason in (*reasons, *trained.failures.values()):
@@ -50,7 +51,7 @@ def lss(
     return ExitCode.USAGE if reasons else ExitCode.DONE
 
 
-def _measured(trained: Subjects, what: dict[str, Any]) -> tuple[list[SeparationReport], list[str]]:
+def _measured(trained: Subjects, **what: Any) -> tuple[list[SeparationReport], list[str]]:
     """Return the separation of each defence, and why others have none."""
     from dkd_bench.separation.latents import measured_separation
 

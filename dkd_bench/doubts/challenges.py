@@ -127,7 +127,7 @@ class Challenger:
         attack = self._prepared.attacks[cell.attack]
         effort = attack.meta.effort
         assert effort is not None, "only attacks with an effort are doubled"
-        doubled = type(attack)(replace(attack.config, **{effort: 2 * getattr(attack.config, effort)}))
+        doubled = type(attack)(replace(attack.settings, **{effort: 2 * getattr(attack.settings, effort)}))
         crafted = self._crafted(name, cell, doubled, Budget(norm=cell.norm, eps=cell.eps), rows)
         lost = _lost(cells, rows, self._survival(name, crafted, rows)[cell.decision])
         detail = f"{lost} of {len(rows)} images that stood everything fall to {cell.attack} with twice the {effort}"

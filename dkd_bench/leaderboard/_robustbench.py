@@ -308,10 +308,10 @@ def _check_attack(record: RunRecord) -> None:
 
 def _standard_parameters() -> dict[str, Any]:
     """Return the library's parameters, which are the attack's defaults; imported here since attacks need torch."""
-    from dkd_bench.attacks.autoattack import AutoAttackConfig
+    from dkd_bench.attacks.autoattack import AutoAttackSettings
     from dkd_bench.plugins.settings import settings_as_json
 
-    return settings_as_json(AutoAttackConfig())
+    return settings_as_json(AutoAttackSettings())
 
 
 def _cells(record: RunRecord, row: RowName) -> list[CellRecord]:

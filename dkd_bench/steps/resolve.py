@@ -67,7 +67,9 @@ def resolve(request: RequestT, *, drop_settings_of_others: bool = False) -> Cast
     _check_settings(request.settings, known)
     parsed = parse_settings(request.settings)
     attacks = {
-        name: cls(settings_from_words(cls.Config, settings_for(name, setting_names(cls.Config), parsed), owner=name))
+        name: cls(
+            settings_from_words(cls.Settings, settings_for(name, setting_names(cls.Settings), parsed), owner=name)
+        )
         for name, cls in attack_classes.items()
     }
     return Cast(
@@ -132,7 +134,7 @@ def _known_settings(
     classes: Mapping[str, type[Defense]], attacks: Mapping[str, type[Attack]]
 ) -> dict[str, Sequence[str]]:
     """Return the names of the settings of each defence and attack, by the plugin's name."""
-    known: dict[str, Sequence[str]] = {name: setting_names(attack.Config) for name, attack in attacks.items()}
+    known: dict[str, Sequence[str]] = {name: setting_names(attack.Settings) for name, attack in attacks.items()}
     return known | {name: setting_names(cls.Settings) for name, cls in classes.items()}
 
 

@@ -92,7 +92,7 @@ def test_what_was_crafted_for_a_challenge_is_found_again(
 ) -> None:
     words: dict[str, object] = {"defenses": ("none",), "attacks": ("pgd",), "threat_models": ("joint",)}
     first = bench("first", **words)
-    monkeypatch.setattr("dkd_bench.attacks.foolbox_attacks.PGD._perturb", lambda *_: pytest.fail("attacked again"))
+    monkeypatch.setattr("dkd_bench.attacks.foolbox.table.PGD._perturb", lambda *_: pytest.fail("attacked again"))
     assert bench("second", **words).cells == first.cells
 
 

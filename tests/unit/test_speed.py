@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dkd_bench import speed
+from dkd_bench.training import speed
 from dkd_bench.training.speed import README_GRADIENTS_PER_SECOND, gradients_per_second, log_slowness, slowness
 
 

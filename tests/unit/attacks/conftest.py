@@ -10,24 +10,27 @@ from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack
 from dkd_bench.attacks.autoattack import (
-    AutoAttackConfig,
     AutoAttackRand,
-    AutoAttackRandConfig,
+    AutoAttackRandSettings,
+    AutoAttackSettings,
     AutoAttackStandard,
 )
 from dkd_bench.attacks.detector_aware import (
     DetectorCarliniWagner,
-    DetectorCarliniWagnerConfig,
+    DetectorCarliniWagnerSettings,
     DetectorPGD,
-    DetectorPGDConfig,
+    DetectorPGDSettings,
 )
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerConfig, DeepFool
-from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpConfig
+from dkd_bench.attacks.foolbox.table import ROWS, CarliniWagnerSettings
+from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpSettings
 from dkd_bench.attacks.jsma import JSMA
-from dkd_bench.attacks.square import Square, SquareConfig
+from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 from dkd_bench.testing._access import offering
+
+QUICK = {"cw": CarliniWagnerSettings(binary_search_steps=3, steps=30)}
+"""Settings for attacks of Foolbox whose defaults take long."""
 
 
 class Lenient(Detecting):
@@ -114,16 +117,13 @@ def offer() -> Callable[[nn.Module, str], nn.Module]:
 def small_attacks() -> dict[str, Attack]:
     """Every attack of ours that takes any classifier, with few enough steps that all together take two seconds."""
     attacks: list[Attack] = [
-        FGSM(),
-        PGD(),
-        DeepFool(),
-        CarliniWagner(CarliniWagnerConfig(binary_search_steps=3, steps=30)),
+        *(row(QUICK.get(name)) for name, row in ROWS.items()),
         JSMA(),
-        AutoAttackStandard(AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)),
-        AutoAttackRand(AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2)),
-        DetectorPGD(DetectorPGDConfig(steps=10)),
-        DetectorCarliniWagner(DetectorCarliniWagnerConfig(binary_search_steps=3, steps=30)),
-        Square(SquareConfig(queries=50)),
-        HopSkipJump(HopSkipJumpConfig(steps=2, initial_gradient_evals=16, starts=2)),
+        AutoAttackStandard(AutoAttackSettings(apgd_steps=10, fab_steps=5, square_queries=20)),
+        AutoAttackRand(AutoAttackRandSettings(apgd_steps=10, eot_iter=2, selection_draws=2)),
+        DetectorPGD(DetectorPGDSettings(steps=10)),
+        DetectorCarliniWagner(DetectorCarliniWagnerSettings(binary_search_steps=3, steps=30)),
+        Square(SquareSettings(queries=50)),
+        HopSkipJump(HopSkipJumpSettings(steps=2, initial_gradient_evals=16, starts=2)),
     ]
     return {attack.meta.name: attack for attack in attacks}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dkd_bench.attacks.autoattack import AutoAttackConfig
+from dkd_bench.attacks.autoattack import AutoAttackSettings
 from dkd_bench.errors import ConfigError, EvidenceError, StoreError, UnknownNameError
 from dkd_bench.leaderboard._external import PublishedRow, eps_as_text, read_published, render_published
 from dkd_bench.leaderboard._robustbench import parse_fields, render_robustbench
@@ -70,7 +70,7 @@ N = 10_000
 EPS = 8 / 255
 STANDARD = {
     "name": "autoattack",
-    "parameters": settings_as_json(AutoAttackConfig()),
+    "parameters": settings_as_json(AutoAttackSettings()),
     "variant": ["apgd-ce", "apgd-t", "fab-t", "square"],
 }
 

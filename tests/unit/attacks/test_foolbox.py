@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
+import pickle
 
 import pytest
 import torch
+from foolbox.attacks.projected_gradient_descent import LinfProjectedGradientDescentAttack
 from foolbox.criteria import Misclassification
 from torch import nn
 
-from dkd_bench.attacks import foolbox_attacks
-from dkd_bench.attacks.foolbox_attacks import (
+from dkd_bench.attacks.foolbox import _wrapper, table
+from dkd_bench.attacks.foolbox.table import (
     FGSM,
     PGD,
     CarliniWagner,
-    CarliniWagnerConfig,
+    CarliniWagnerSettings,
     DeepFool,
-    DeepFoolConfig,
-    PGDConfig,
+    DeepFoolSettings,
+    PGDSettings,
 )
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
+from dkd_bench.plugins.registry import installed
 from dkd_bench.target import Target
 
 UNBUDGETED = Budget(norm="l2")
@@ -42,15 +46,15 @@ class Band(nn.Module):
 
 GREY = torch.full((2, 1, 5, 5), 0.5)
 ZEROS = torch.zeros(2, dtype=torch.long)
-TWO_STEPS = PGDConfig(steps=2, rel_stepsize=0.5, random_start=False)
+TWO_STEPS = PGDSettings(steps=2, rel_stepsize=0.5, random_start=False)
 """From 0.5 into a band around 0.59 and, since that is past its centre, back again."""
 
 
 @pytest.mark.parametrize("width", [0.02, -0.02], ids=["misclassified", "never misclassified"])
 def test_pgd_returns_the_best_iterate_where_foolbox_returns_the_last(width):
     target = Target(Band(centre=0.59, width=width), name="band", n_classes=2)
-    model = foolbox_attacks._foolbox_model(target, GREY)
-    library = foolbox_attacks.LinfProjectedGradientDescentAttack(steps=2, rel_stepsize=0.5, random_start=False)
+    model = _wrapper._foolbox_model(target, GREY)
+    library = LinfProjectedGradientDescentAttack(steps=2, rel_stepsize=0.5, random_start=False)
     assert torch.allclose(library.run(model, GREY, Misclassification(ZEROS), epsilon=0.2), GREY)
 
     adversarial = PGD(TWO_STEPS).run(target, GREY, ZEROS, Budget(norm="linf", eps=0.2), seed=0)
@@ -70,7 +74,7 @@ def test_pgd_looks_at_the_last_point_too():
 def test_restarts_keep_the_best_of_each_image(linear):
     eps = float(linear.distances("linf").median())
     once, thrice = (
-        PGD(PGDConfig(steps=1, restarts=restarts)).run(
+        PGD(PGDSettings(steps=1, restarts=restarts)).run(
             linear.target(), linear.images, linear.labels, Budget(norm="linf", eps=eps), seed=0
         )
         for restarts in (1, 3)
@@ -103,7 +107,7 @@ def test_nothing_is_queried_when_all_images_are_wrong(linear, attack):
 
 
 def test_cw_returns_the_clean_image_where_it_finds_nothing_and_not_a_black_one(linear):
-    hopeless = CarliniWagnerConfig(binary_search_steps=1, steps=1)
+    hopeless = CarliniWagnerSettings(binary_search_steps=1, steps=1)
     black = linear.target()(torch.zeros_like(linear.images)).argmax(dim=1)
     assert (black != linear.labels).any(), "a black image must pass for a success somewhere"
 
@@ -138,7 +142,7 @@ def test_deepfool_returns_the_clean_image_where_it_finds_nothing():
 
     target = Target(Bent(), name="bent", n_classes=2)
 
-    short = DeepFool(DeepFoolConfig(steps=1)).run(target, GREY, ZEROS, UNBUDGETED, seed=0)
+    short = DeepFool(DeepFoolSettings(steps=1)).run(target, GREY, ZEROS, UNBUDGETED, seed=0)
     long = DeepFool().run(target, GREY, ZEROS, UNBUDGETED, seed=0)
 
     assert torch.equal(short, GREY)
@@ -157,7 +161,7 @@ def test_deepfool_takes_few_and_many_classes_and_leaves_the_root_logger_bare(pro
     assert logging.getLogger().handlers == []
 
 
-def test_deepfool_is_the_librarys_at_a_fraction_of_the_passes(linear):
+def test_deepfool_is_the_librarys_at_a_fraction_of_the_passes(linear, monkeypatch):
     """One image that nothing can fool holds up all its batch mates in Foolbox."""
 
     class Partly(nn.Module):
@@ -174,9 +178,10 @@ def test_deepfool_is_the_librarys_at_a_fraction_of_the_passes(linear):
     images, labels = linear.images.clone(), linear.labels.clone()
     images[0, 0, 0, 0], labels[0] = 0, 0
     target = Target(Partly(linear.module()), name="partly", n_classes=linear.n_classes)
-    attack = foolbox_attacks.L2DeepFoolAttack(steps=50, candidates=linear.n_classes, overshoot=0.02)
 
-    plain = foolbox_attacks._nearest([attack], target, images, labels)
+    with monkeypatch.context() as patch:
+        patch.setattr(DeepFool, "short_steps", None)
+        plain = DeepFool().run(target, images, labels, UNBUDGETED, seed=0)
     plain_passes = target.forward_passes
     ours = DeepFool().run(target, images, labels, UNBUDGETED, seed=0)
 
@@ -193,8 +198,8 @@ def test_foolbox_is_told_the_device(linear, monkeypatch):
         seen.update(arguments)
         return original(module, **arguments)
 
-    original = foolbox_attacks.PyTorchModel
-    monkeypatch.setattr(foolbox_attacks, "PyTorchModel", spy)
+    original = _wrapper.PyTorchModel
+    monkeypatch.setattr(_wrapper, "PyTorchModel", spy)
 
     FGSM().run(linear.target(), linear.images, linear.labels, Budget(norm="linf", eps=0.1), seed=0)
 
@@ -214,17 +219,32 @@ def test_fgsm_costs_one_pass_and_pgd_one_more_than_its_steps(linear):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: PGDConfig(steps=0), "steps must be over 0, got 0"),
+        (lambda: PGDSettings(steps=0), "steps must be over 0, got 0"),
         (
-            lambda: PGDConfig(restarts=2, random_start=False),
+            lambda: PGDSettings(restarts=2, random_start=False),
             "2 restarts of PGD without random_start are all the same",
         ),
-        (lambda: DeepFoolConfig(candidates=1), "candidates must be at least 2"),
-        (lambda: DeepFoolConfig(overshoot=-0.1), "overshoot must not be negative, got -0.1"),
-        (lambda: CarliniWagnerConfig(stepsize=0.0), "stepsize must be over 0, got 0.0"),
-        (lambda: CarliniWagnerConfig(confidence=-1.0), "confidence must not be negative, got -1.0"),
+        (lambda: DeepFoolSettings(candidates=1), "candidates must be at least 2"),
+        (lambda: DeepFoolSettings(overshoot=-0.1), "overshoot must not be negative, got -0.1"),
+        (lambda: CarliniWagnerSettings(stepsize=0.0), "stepsize must be over 0, got 0.0"),
+        (lambda: CarliniWagnerSettings(confidence=-1.0), "confidence must not be negative, got -1.0"),
     ],
 )
 def test_parameters_are_checked(settings, message):
     with pytest.raises(ConfigError, match=message):
         settings()
+
+
+def test_every_row_is_registered_and_every_registered_attack_of_foolbox_is_a_row():
+    of_the_table = {name: entry for name, entry in installed("attacks").items() if entry.module == table.__name__}
+
+    assert {name: entry.load() for name, entry in of_the_table.items()} == table.ROWS
+
+
+@pytest.mark.parametrize("row", table.ROWS.values(), ids=table.ROWS)
+def test_a_row_has_no_code_and_says_of_what_it_is_made(row):
+    assert not [name for name, value in vars(row).items() if inspect.isfunction(value)]
+    assert row.__module__ == table.__name__, "spawned workers and the digest of the code look for it there"
+    assert pickle.loads(pickle.dumps(row())).settings == row.Settings()
+    assert tuple(row.library) == row.meta.norms
+    assert set(row.meta.libraries) == {"foolbox", "eagerpy"}
