@@ -46,9 +46,7 @@ def lss(
         show(render_separations(reports, output_format))
     for reason in (*reasons, *trained.failures.values()):
         report_error(reason)
-    if trained.failures:
-        return ExitCode.INCOMPLETE
-    return ExitCode.USAGE if reasons else ExitCode.DONE
+    return ExitCode.INCOMPLETE if trained.failures else ExitCode.USAGE if reasons else ExitCode.DONE
 
 
 def _measured(trained: Subjects, **what: Any) -> tuple[list[SeparationReport], list[str]]:
