@@ -54,6 +54,7 @@ def sweep(
     name, equals, values = vary.partition("=")
     if not equals:
         raise ConfigError(f"--vary takes NAME=VALUE,VALUE,..., such as zeta=0,0.5,0.9; got {vary!r}")
+    from dkd_bench.plots import sweep_picture
     from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
 
     request = SweepRequest(
@@ -78,6 +79,7 @@ def sweep(
     )
     with reported_progress() as progress:
         measured = carry_out(request, progress)
-    files = save_sweep(measured, request.folder, figure=figure)
+    picture = sweep_picture(measured, figure)
+    files = save_sweep(measured, request.folder, picture=picture, picture_format=figure)
     show(files[output_format].read_text())
     note(f"The sweep is in {request.folder}, its picture in {files['picture']}.")
