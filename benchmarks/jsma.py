@@ -31,8 +31,9 @@ from dkd_bench.attacks.jsma import JSMAConfig, targeted_jsma
 from dkd_bench.budget import perturbation_norms
 from dkd_bench.data import select_balanced
 from dkd_bench.progress import SilentProgress
-from dkd_bench.steps.prepare import train
 from dkd_bench.steps.request import TrainRequest
+from dkd_bench.steps.resolve import resolve
+from dkd_bench.steps.train import train
 from dkd_bench.target import Target
 
 CONFIG = JSMAConfig()
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     words = parser.parse_args()
     request = TrainRequest(defenses=("none",), dataset=words.dataset, data_root=words.data_root, device="cpu")
-    trained = train(request, SilentProgress())
+    trained = train(resolve(request), SilentProgress())
     network, test = trained.defenses["none"].defense.members[0], trained.dataset.test
     images, labels = test.batch(select_balanced(test.labels, n_examples=words.n_images, seed=0))
     n_classes = trained.dataset.n_classes

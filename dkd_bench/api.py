@@ -14,6 +14,7 @@ from dkd_bench.store.cache import cache_root
 from dkd_bench.store.digests import digest_module
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import BPDA, Detecting, EnsembleSurrogate, OnManifold, ensemble_surrogates
+from dkd_bench.threats import EachTarget, Roles, ThreatModel, ThreatModelMeta
 from dkd_bench.training import (
     CrossEntropy,
     Objective,
@@ -43,6 +44,7 @@ __all__ = [
     "DefenseMeta",
     "Detecting",
     "DkdBenchError",
+    "EachTarget",
     "EnsembleSurrogate",
     "ImageSpec",
     "NoSettings",
@@ -52,9 +54,12 @@ __all__ = [
     "PluginError",
     "Progress",
     "Recipe",
+    "Roles",
     "SingleNetwork",
     "Split",
     "Target",
+    "ThreatModel",
+    "ThreatModelMeta",
     "TrainingBatch",
     "TrainingSet",
     "TrainingStep",

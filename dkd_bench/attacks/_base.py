@@ -15,7 +15,8 @@ from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
 from dkd_bench.plugins.settings import NoSettings, settings_as_json
 from dkd_bench.randomness import isolated_randomness
 from dkd_bench.records.environment import ENVIRONMENT_LIBRARIES
-from dkd_bench.store.digests import code_digest, library_versions
+from dkd_bench.store.code import code_digest
+from dkd_bench.store.digests import library_versions
 from dkd_bench.target import Access, Target
 
 

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from dkd_bench.check._compare import DEFAULT, compare
+from dkd_bench.check._compare import compare
 from dkd_bench.check._reference import load_reference, reference_from, save_reference
 from dkd_bench.check._render import render_check
 from dkd_bench.check._replay import EvidenceReplay
 from dkd_bench.check._report import CheckReport
 from dkd_bench.errors import StoreError
 from dkd_bench.progress import Progress
-from dkd_bench.records.rundir import load_for_ranking
-from dkd_bench.steps.request import DeviceName
+from dkd_bench.records.rundir import load_with_doubt
+from dkd_bench.steps.request import CheckRequest
 from dkd_bench.store.files import append_file, write_file
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckRequest:
-    """Which run to check, against what, and when a difference counts."""
-
-    against: Path
-    run: Path
-    alpha: float = DEFAULT.alpha
-    tolerance: float = DEFAULT.tolerance
-    strict_environment: bool = False
-    """Whether a run that was computed elsewhere, by another torch or processor for instance, is not compared."""
-    evidence: tuple[Path, ...] = ()
-    """Folders of runs or of evidence, in which old evidence is looked for first."""
-    device: DeviceName = "auto"
-    data_root: Path | None = None
 
 
 def check_run(request: CheckRequest, progress: Progress) -> CheckReport:
@@ -42,19 +25,19 @@ def check_run(request: CheckRequest, progress: Progress) -> CheckReport:
         StoreError: if run or reference is damaged, edited, or of another schema version.
         IncompleteRunError: if the run is incomplete, or its verification does not bear it out.
     """
-    reference, record = load_reference(request.against), load_for_ranking(request.run)
-    folder = request.run if request.run.is_dir() else request.run.parent
+    reference, run = load_reference(request.against), load_with_doubt(request.run)
+    assert run.folder is not None, "it was read from one"
     replay = EvidenceReplay(
         reference,
-        record,
-        folders=(*request.evidence, folder),
+        run.record,
+        folders=(*request.evidence, run.folder),
         device=request.device,
         data_root=request.data_root,
         progress=progress,
     )
     return compare(
         reference,
-        record,
+        run,
         alpha=request.alpha,
         tolerance=request.tolerance,
         strict_environment=request.strict_environment,
@@ -70,7 +53,7 @@ def make_reference(runs: Sequence[Path], out: Path) -> str:
         StoreError: if a run is damaged, or ``out`` cannot be written.
         IncompleteRunError: if a run is incomplete, or its verification does not bear it out.
     """
-    reference = reference_from([load_for_ranking(run) for run in runs])
+    reference = reference_from([load_with_doubt(run) for run in runs])
     save_reference(reference, out)
     noun = "run" if len(runs) == 1 else "runs"
     return (

@@ -11,6 +11,7 @@ from typing import Literal
 from dkd_bench.errors import ConfigError
 from dkd_bench.records import Fraction
 from dkd_bench.records.statistics import Difference, paired_difference, prediction_p_value
+from dkd_bench.steps.request import ALPHA, TOLERANCE
 
 _DIGITS = 9
 """Differences of fractions are rounded to this many: a drop of 0.02 is not over a tolerance of 0.02."""
@@ -18,11 +19,11 @@ _DIGITS = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When a difference counts; the defaults of ``check`` stand here."""
+    """When a difference counts."""
 
-    alpha: float = 0.05
+    alpha: float = ALPHA
     """Of at least one false alarm over all cells together."""
-    tolerance: float = 0.02
+    tolerance: float = TOLERANCE
     """A drop of accuracy that is no more than this is none."""
 
     def __post_init__(self) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dkd_bench.check._records import CellKey, Part
 from dkd_bench.errors import ExitCode
-from dkd_bench.records import Fraction
+from dkd_bench.records import CellKey, Fraction, Record
 
 Verdict = Literal["same", "improved", "regressed", "attack changed", "not comparable", "missing"]
 VERDICTS: tuple[Verdict, ...] = ("regressed", "missing", "not comparable", "attack changed", "improved", "same")
@@ -18,7 +17,7 @@ Side = Literal["attack", "defense", "unknown"]
 REPORT_VERSION: Literal[1] = 1
 
 
-class CellVerdict(Part):
+class CellVerdict(Record):
     """What became of one cell of the reference."""
 
     key: CellKey
@@ -56,7 +55,7 @@ class CellVerdict(Part):
         return self.verdict in ("missing", "not comparable") or self.moved == "unknown"
 
 
-class CheckReport(Part):
+class CheckReport(Record):
     """A run held against a reference."""
 
     schema_version: Literal[1] = REPORT_VERSION

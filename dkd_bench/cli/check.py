@@ -7,54 +7,28 @@ from typing import Annotated, Literal
 
 import typer
 
+from dkd_bench.cli.asking import asking
 from dkd_bench.cli.console import report_error, reported_progress, show
-from dkd_bench.cli.options import DataRoot, Device
+from dkd_bench.errors import ExitCode
+from dkd_bench.steps.request import CheckRequest
+
+CheckFormat = Annotated[
+    Literal["text", "json", "junit", "markdown"], typer.Option("--format", help="How the result is printed.")
+]
+Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML there too.")]
+Summary = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Add Markdown to this file too, such as $GITHUB_STEP_SUMMARY.")
+]
 
 
+@asking(CheckRequest)
 def check(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or its results.json.")],
-    against: Annotated[Path, typer.Option(metavar="FILE", help="A reference, as 'dkd-bench reference' writes it.")],
-    alpha: Annotated[
-        float, typer.Option(metavar="P", help="How likely a false alarm may be, over all cells together.")
-    ] = 0.05,
-    tolerance: Annotated[
-        float, typer.Option(metavar="T", help="A drop of accuracy, a fraction, that is no regression.")
-    ] = 0.02,
-    output_format: Annotated[
-        Literal["text", "json", "junit", "markdown"], typer.Option("--format", help="How the result is printed.")
-    ] = "text",
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML there too.")] = None,
-    summary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Add Markdown to this file too, such as $GITHUB_STEP_SUMMARY.")
-    ] = None,
-    evidence: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIR", help="Where old evidence is, to replay where the attack changed. Repeats."),
-    ] = None,
-    strict_environment: Annotated[
-        bool,
-        typer.Option(
-            "--strict-environment", help="Compare nothing that another torch, numpy, processor or device computed."
-        ),
-    ] = False,
-    device: Device = "auto",
-    data_root: DataRoot = None,
+    request: CheckRequest, output_format: CheckFormat = "text", junit: Junit = None, summary: Summary = None
 ) -> int:
     """Compare a run with a reference, cell by cell on the same images: 1 if it regressed, 3 if not all was compared."""
-    from dkd_bench.check import CheckRequest, check_run, render_check, save_check
-    from dkd_bench.errors import ExitCode
-
-    request = CheckRequest(
-        against=against,
-        run=run,
-        alpha=alpha,
-        tolerance=tolerance,
-        strict_environment=strict_environment,
-        evidence=tuple(evidence or ()),
-        device=device,
-        data_root=data_root,
-    )
     with reported_progress() as progress:
+        from dkd_bench.check import check_run, render_check, save_check
+
         report = check_run(request, progress)
     show(render_check(report, output_format))
     problems = save_check(report, junit=junit, summary=summary)

@@ -1,82 +1,24 @@
-"""The options that several commands share; their defaults are those of the requests."""
+"""Options that are no fields of a request, and those of commands without one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from dkd_bench.errors import ConfigError
-from dkd_bench.steps.request import DeviceName
+from dkd_bench.steps.request import DeviceName, RequestT
+from dkd_bench.steps.words import Word
 
-Defenses = Annotated[
-    list[str],
-    typer.Option(
-        "--defense",
-        metavar="NAME",
-        help="A defence, torch:package.module:factory, robustbench:NAME, or path/to/file.py:Class. Repeats.",
-    ),
-]
-Defense = Annotated[str, typer.Option("--defense", metavar="NAME", help="A defence, or path/to/file.py:Class.")]
-Attacks = Annotated[
-    list[str],
-    typer.Option(
-        "--attack",
-        metavar="NAME|all",
-        default_factory=lambda: ["all"],
-        show_default="all",
-        help="An attack, path/to/file.py:Class, or the standard suite. Repeats.",
-    ),
-]
-ThreatModels = Annotated[
-    list[str],
-    typer.Option(
-        "--threat-model",
-        metavar="NAME|all",
-        default_factory=lambda: ["all"],
-        show_default="all",
-        help="black-box, standalone, aggregated or joint. Repeats.",
-    ),
-]
-Epsilons = Annotated[
-    list[float],
-    typer.Option(
-        "--eps",
-        metavar="E",
-        default_factory=list,
-        show_default="the dataset's own",
-        help="A budget in [0, 1] pixel units; in l0, how many values may change. Repeats.",
-    ),
-]
-DatasetName = Annotated[
-    str,
-    typer.Option("--dataset", metavar="NAME", help="digits, mnist, fashion-mnist, cifar10, npz:FILE, imagefolder:DIR."),
-]
+ONE_DEFENSE = Word(option="defense", metavar="NAME", help="A defence, or path/to/file.py:Class.", once=True)
+"""Instead of several defences."""
+
 DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="DIR", help="Where the datasets are; else DKD_BENCH_DATA, else downloaded."),
 ]
-NExamples = Annotated[
-    int | None,
-    typer.Option("--n-examples", metavar="N", help="Test images to attack; else the dataset's own number."),
-]
 RecipeName = Annotated[Literal["fast", "paper"], typer.Option("--recipe", help="How networks are trained.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Of training, images and attacks.")]
-TrainingSeed = Annotated[
-    int | None,
-    typer.Option("--training-seed", metavar="S", help="Of the training alone; the images and attacks stay --seed's."),
-]
-Settings = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        default_factory=list,
-        show_default=False,
-        help="A setting of the defences or attacks, such as zeta=0.7 or pgd.steps=100. Repeats.",
-    ),
-]
 Weights = Annotated[
     Path | None,
     typer.Option(
@@ -97,21 +39,8 @@ OutputFormat = Annotated[Format, typer.Option("--format", help="How the result i
 PictureFormat = Annotated[Literal["png", "svg"], typer.Option("--figure", help="The format of the picture.")]
 
 
-def with_files(settings: list[str], *, weights: Path | None, zoo_root: Path | None) -> tuple[str, ...]:
-    """Return the words of ``--set`` with those that ``--weights`` and ``--zoo-root`` are short for."""
+def with_files(request: RequestT, *, weights: Path | None, zoo_root: Path | None) -> RequestT:
+    """Return the request with the settings that ``--weights`` and ``--zoo-root`` are short for."""
     named = {"weights": weights, "zoo_root": zoo_root}
-    return (*settings, *(f"{name}={path}" for name, path in named.items() if path is not None))
-
-
-def batch_size(word: str) -> int | None:
-    """Return the number in ``--batch-size``, ``None`` for ``auto``.
-
-    Raises:
-        ConfigError: if it is neither.
-    """
-    if word == "auto":
-        return None
-    try:
-        return int(word)
-    except ValueError:
-        raise ConfigError(f"--batch-size must be a number or auto, got {word!r}") from None
+    files = (f"{name}={path}" for name, path in named.items() if path is not None)
+    return replace(request, settings=(*request.settings, *files))

@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dkd_bench.budget import Norm
+from dkd_bench.cli.asking import asking
 from dkd_bench.cli.console import note, reported_progress, show
-from dkd_bench.cli.options import (
-    DataRoot,
-    DatasetName,
-    Defense,
-    Device,
-    NExamples,
-    OutputFormat,
-    PictureFormat,
-    RecipeName,
-    Seed,
-    Settings,
-    ThreatModels,
-)
+from dkd_bench.cli.options import ONE_DEFENSE, OutputFormat, PictureFormat
 from dkd_bench.errors import ConfigError
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.words import Word
+
+Vary = Annotated[str, typer.Option(metavar="NAME=V,V,...", help="The setting and its values, as zeta=0,0.5,0.9.")]
+Level = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="A defence that stands beside it as it is. Repeats.")
+]
+_INSTEAD = {
+    "defenses": ONE_DEFENSE,
+    "attacks": Word(
+        option="attack", metavar="NAME", help="The attack that accuracy is measured under.", once=True, default="pgd"
+    ),
+    "eps": Word(metavar="E", help="The budget; else the dataset's own.", once=True),
+    "norm": Word(help="The norm of the budget."),
+    "out": Word(metavar="DIR", help="The sweep's folder; else runs/sweep-<name>."),
+}
 
 
+@asking(
+    RunRequest,
+    first=("defenses", "threat_models", "settings", "attacks"),
+    without=("training_seed", "eot_draws", "batch_size", "evidence"),
+    instead=_INSTEAD,
+)
 def sweep(
-    defense: Defense,
-    vary: Annotated[str, typer.Option(metavar="NAME=V,V,...", help="The setting and its values, as zeta=0,0.5,0.9.")],
-    threat_model: ThreatModels,
-    setting: Settings,
-    attack: Annotated[str, typer.Option(metavar="NAME", help="The attack that accuracy is measured under.")] = "pgd",
-    level: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A defence that stands beside it as it is. Repeats.")
-    ] = None,
-    norm: Annotated[Norm, typer.Option(help="The norm of the budget.")] = "linf",
-    eps: Annotated[float | None, typer.Option(metavar="E", help="The budget; else the dataset's own.")] = None,
-    dataset: DatasetName = "digits",
-    n_examples: NExamples = None,
-    seed: Seed = 0,
-    recipe: RecipeName = "fast",
-    device: Device = "auto",
-    data_root: DataRoot = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The sweep's folder; else runs/sweep-<name>.")] = None,
+    request: RunRequest,
+    vary: Vary,
+    level: Level = None,
     figure: PictureFormat = "png",
     output_format: OutputFormat = "markdown",
 ) -> None:
@@ -54,32 +48,14 @@ def sweep(
     name, equals, values = vary.partition("=")
     if not equals:
         raise ConfigError(f"--vary takes NAME=VALUE,VALUE,..., such as zeta=0,0.5,0.9; got {vary!r}")
-    from dkd_bench.plots import sweep_picture
-    from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
 
-    request = SweepRequest(
-        run=RunRequest(
-            defenses=(defense,),
-            attacks=(attack,),
-            threat_models=tuple(threat_model),
-            dataset=dataset,
-            norm=norm,
-            eps=() if eps is None else (eps,),
-            n_examples=n_examples,
-            seed=seed,
-            recipe=recipe,
-            settings=tuple(setting),
-            device=device,
-            data_root=data_root,
-            out=out,
-        ),
-        setting=name,
-        values=tuple(values.split(",")),
-        levels=tuple(level or ()),
-    )
     with reported_progress() as progress:
-        measured = carry_out(request, progress)
+        from dkd_bench.plots import sweep_picture
+        from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
+
+        asked = SweepRequest(run=request, setting=name, values=tuple(values.split(",")), levels=tuple(level or ()))
+        measured = carry_out(asked, progress)
     picture = sweep_picture(measured, figure)
-    files = save_sweep(measured, request.folder, picture=picture, picture_format=figure)
+    files = save_sweep(measured, asked.folder, picture=picture, picture_format=figure)
     show(files[output_format].read_text())
-    note(f"The sweep is in {request.folder}, its picture in {files['picture']}.")
+    note(f"The sweep is in {asked.folder}, its picture in {files['picture']}.")

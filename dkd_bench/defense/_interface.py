@@ -14,6 +14,7 @@ from dkd_bench.data import ImageSpec
 from dkd_bench.errors import PluginError
 from dkd_bench.plugins.settings import NoSettings
 from dkd_bench.progress import Progress
+from dkd_bench.records.rules import DEPLOYED
 from dkd_bench.target.surrogates import ensemble_surrogates
 from dkd_bench.training import Recipe, TrainingSet
 
@@ -71,6 +72,11 @@ class Defense(nn.Module, ABC):
         """
 
     @property
+    def deployed_rule(self) -> str:
+        """The name of the rule in ``decide`` by which ``predict`` answers; of a name that is not there, the last."""
+        return DEPLOYED.name
+
+    @property
     @abstractmethod
     def members(self) -> Sequence[nn.Module]:
         """The networks, logits ``(N, K)`` out of images; one for a defence that is no ensemble."""
@@ -87,7 +93,7 @@ class Defense(nn.Module, ABC):
 
         One rule, ``deployed``, unless the defence is one set of weights under several rules.
         """
-        return {"deployed": self.predict(x, generator=generator)}
+        return {self.deployed_rule: self.predict(x, generator=generator)}
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """Return differentiable stand-ins for the whole, by name; the joint attack takes the strongest per image.

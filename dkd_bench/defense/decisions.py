@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
 import torch
 from torch import Tensor
 
 from dkd_bench.defense import NO_MAJORITY
 from dkd_bench.errors import ConfigError
+from dkd_bench.records.rules import BOOSTED, MAJORITY, RuleFacts
 
 
 def majority(logits: Tensor) -> Tensor:
@@ -41,6 +47,24 @@ def boosted(logits: Tensor, *, top_n: int = 2) -> Tensor:
     alone = (votes == most.unsqueeze(1)).sum(dim=1) == 1
     second = torch.where((most >= _quorum(len(logits))) & alone, winner, NO_MAJORITY)
     return torch.where(first == NO_MAJORITY, second, first)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRule:
+    """How the logits of several members become one label, with what a board says of it."""
+
+    facts: RuleFacts
+    decide: Callable[[Tensor], Tensor]
+    """From logits of the M members, shape ``(M, N, K)``, to int64 labels, shape ``(N,)``."""
+
+
+def voting_rules(*, top_n: int) -> tuple[DecisionRule, ...]:
+    """Return the rules that a vote is judged by, one of them the deployed one; ``top_n`` is that of ``boosted``."""
+    return (
+        DecisionRule(facts=MAJORITY, decide=majority),
+        DecisionRule(facts=BOOSTED, decide=partial(boosted, top_n=top_n)),
+    )
 
 
 def _quorum(members: int) -> int:

@@ -10,25 +10,37 @@ import torch
 from torch import Tensor
 
 from dkd_bench.defense import Defense
-from dkd_bench.defense.decisions import boosted, majority
+from dkd_bench.defense.decisions import DecisionRule, voting_rules
 
 
 class VotingEnsemble(Defense, ABC):
     """A defence that votes: networks and ``fit`` are the author's, the two decision rules are ours.
 
-    ``majority`` and ``boosted`` (the paper's ``*``) judge the same logits; ``boosted`` is the deployed one.
+    All ``decision_rules`` judge the same logits; it answers by ``boosted`` (the paper's ``*``).
     """
 
     top_n: int = 2
     """How many classes each member names in the boosted vote."""
 
+    @property
+    @final
+    def decision_rules(self) -> tuple[DecisionRule, ...]:
+        """The decision rules that it is judged by."""
+        return voting_rules(top_n=self.top_n)
+
+    @property
+    @final
+    def deployed_rule(self) -> str:
+        """The name of the rule by which it answers."""
+        return next(rule.facts.name for rule in self.decision_rules if rule.facts.deployed)
+
     @final
     def predict(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Return the boosted vote's labels, ``NO_MAJORITY`` where it fails too."""
-        return self.decide(x, generator=generator)["boosted"]
+        """Return the labels of the deployed rule, ``NO_MAJORITY`` where the vote fails."""
+        return self.decide(x, generator=generator)[self.deployed_rule]
 
     @final
     def decide(self, x: Tensor, *, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Return the labels under both rules, from one evaluation of each member."""
+        """Return the labels under every rule, from one evaluation of each member."""
         logits = torch.stack([member(x) for member in self.members])
-        return {"majority": majority(logits), "boosted": boosted(logits, top_n=self.top_n)}
+        return {rule.facts.name: rule.decide(logits) for rule in self.decision_rules}

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dkd_bench.errors import ConfigError
 from dkd_bench.leaderboard._table import NOTHING, table
-from dkd_bench.records import Fraction
+from dkd_bench.records import Fraction, Record
 from dkd_bench.store.files import read_file
 
 Threat = Literal["Linf", "L2", "corruptions", "corruptions_3d", "unknown"]
@@ -45,10 +45,8 @@ _LEVELS = 255
 """Of a pixel: the unit in which Linf budgets are usually written."""
 
 
-class PublishedRow(BaseModel):
+class PublishedRow(Record):
     """One defence as somebody else measured it; never ranked among rows measured here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: str
     """The name of the file, without its suffix."""

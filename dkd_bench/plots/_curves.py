@@ -22,12 +22,11 @@ from dkd_bench.plots._style import NORM_WORDS, color, marker, styled
 from dkd_bench.records import CellRecord, RunRecord
 from dkd_bench.records.statistics import wilson_interval
 from dkd_bench.store.digests import digest_json
+from dkd_bench.threats import sees_whole
 
-_TRUSTED = "joint"
 _COLUMN_INCHES, _ROW_INCHES = 2.45, 2.15
 _NARROWEST_INCHES = 6.4
 _WHAT_LINES_MEAN = "Lines: share of images not yet fooled by minimum-norm examples. They tell how the examples transfer"
-_WHAT_TO_TRUST = f"; trust the {_TRUSTED} column."
 _NOT_TO_TRUST = ", not how robust a defence is."
 _WHAT_MARKS_MEAN = "Marks (joined by dots): accuracy within a budget; at norm 0, on clean images."
 _WHAT_BANDS_MEAN = "Bands and bars: 95 % Wilson intervals. Linf and L2 norms are in [0, 1] pixel units."
@@ -169,7 +168,7 @@ def curves_figure(curves: Sequence[Curve], *, threat_models: Sequence[str]) -> F
             panel.set_xlabel(NORM_WORDS[row[3]])
         panels[0].set_ylabel(_row_title(row, several_grounds=len({(curve.dataset, curve.n) for curve in curves}) > 1))
     for panel, threat_model in zip(axes[0], threat_models, strict=True):
-        panel.set_title(f"{threat_model} (trust this)" if threat_model == _TRUSTED else threat_model)
+        panel.set_title(f"{threat_model} (trust this)" if sees_whole(threat_model) else threat_model)
     _add_legend(figure, curves, labels)
     return figure
 
@@ -232,9 +231,9 @@ def _add_legend(figure: Figure, curves: Sequence[Curve], labels: Sequence[str]) 
     handles = [
         Line2D([], [], color=color(place), marker=marker(place), label=label) for place, label in enumerate(labels)
     ]
-    trusted = any(curve.threat_model == _TRUSTED for curve in curves)
+    trusted = " and ".join(filter(sees_whole, dict.fromkeys(curve.threat_model for curve in curves)))
     meanings = [
-        _WHAT_LINES_MEAN + (_WHAT_TO_TRUST if trusted else _NOT_TO_TRUST)
+        _WHAT_LINES_MEAN + (f"; trust the {trusted} column." if trusted else _NOT_TO_TRUST)
         if any(curve.distances for curve in curves)
         else "",
         _WHAT_MARKS_MEAN if any(curve.points for curve in curves) else "",

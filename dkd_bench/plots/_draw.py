@@ -14,16 +14,18 @@ from dkd_bench.plots._curves import curves_figure, run_curves
 from dkd_bench.plots._evidence import EvidenceKept, LeftOutError
 from dkd_bench.plots._examples import examples_figure, gather_examples
 from dkd_bench.plots._latents import gather_latents, latents_figure
-from dkd_bench.plots._names import file_name, reading_order
+from dkd_bench.plots._names import file_name
 from dkd_bench.plots._save import PICTURE_FORMATS, PictureFormat, figure_bytes
 from dkd_bench.plots._transfer import gather_transfer, transfer_figure
 from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
-from dkd_bench.records.rundir import PLOTS, load_run, save_board
+from dkd_bench.records.rundir import PLOTS, load_run
 from dkd_bench.steps.prepare import prepare
 from dkd_bench.steps.request import DeviceName, RunRequest
+from dkd_bench.steps.save import save_board
 from dkd_bench.steps.weights import weights_store
 from dkd_bench.store.files import write_file
+from dkd_bench.threats import in_reading_order
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ def _all_curves(runs: Sequence[_Run]) -> Figure:
     curves = [curve for run in runs for curve in run_curves(run.record, label=None)]
     if len({(curve.row, curve.threat_model, curve.label) for curve in curves}) < len(curves):
         curves = [curve for run in runs for curve in run_curves(run.record, label=run.label)]
-    return curves_figure(curves, threat_models=reading_order({curve.threat_model for curve in curves}))
+    return curves_figure(curves, threat_models=in_reading_order({curve.threat_model for curve in curves}))
 
 
 def _run_figures(

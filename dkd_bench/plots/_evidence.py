@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Budget
+from dkd_bench.data import Chunk
 from dkd_bench.errors import EvidenceError
 from dkd_bench.records import CellRecord, RunRecord
+from dkd_bench.records.evidence import find_evidence
 from dkd_bench.records.rundir import evidence_store
-from dkd_bench.steps.craft import Chunk, crafts_store
+from dkd_bench.steps.crafter import crafts_store
 from dkd_bench.steps.plan import Trial
-from dkd_bench.steps.prepare import Workbench
+from dkd_bench.steps.prepare import Prepared
 
 
 class LeftOutError(Exception):
@@ -38,7 +40,7 @@ class KeptChunk:
 class EvidenceKept:
     """What is left of a run's crafts, found by the keys in its record."""
 
-    def __init__(self, record: RunRecord, folder: Path, bench: Workbench) -> None:
+    def __init__(self, record: RunRecord, folder: Path, bench: Prepared) -> None:
         """Look in ``folder``, then in the cache.
 
         Raises:
@@ -85,7 +87,7 @@ class EvidenceKept:
         cell = self._cell(trial)
         assert cell is not None, "only trials with a number are drawn"
         chunks = len(cell.evidence) // len(trial.crafts)
-        for chunk in self.bench.chunks():
+        for chunk in self.bench.images.chunks():
             images: dict[str, Tensor] = {}
             covered = torch.ones(len(chunk.labels), dtype=torch.bool)
             for position, target in enumerate(trial.crafts):
@@ -95,23 +97,19 @@ class EvidenceKept:
 
     def _chunk_evidence(self, key: str, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Return the images kept under ``key`` in the places of their clean ones, and which places those are."""
-        found = [kept for kept in (store.get_with_metadata(key) for store in self._stores) if kept is not None]
-        if not found:
+        kept = find_evidence(self._stores, key)
+        if kept is None:
             return chunk.images, torch.zeros(len(chunk.labels), dtype=torch.bool)
-        tensors, metadata = min(found, key=lambda kept: "rows" in kept[0])
-        rows = tensors.get("rows", torch.arange(len(chunk.labels)))
         recorded = self.record.evidence.get(key)
-        here = metadata.get("of_sha256", metadata["sha256"])
-        self._expect(f"images of evidence {key}", recorded.sha256 if recorded else "nothing of them", here)
-        covered = torch.zeros(len(chunk.labels), dtype=torch.bool).index_fill(0, rows, value=True)
-        device = chunk.images.device
-        return chunk.images.index_copy(0, rows.to(device), tensors["adversarial"].to(device)), covered
+        self._expect(f"images of evidence {key}", recorded.sha256 if recorded else "nothing of them", kept.sha256)
+        placed = kept.placed(chunk.images, source=f"evidence {key}")
+        return placed.images, placed.covered
 
     def _check_ground(self) -> None:
         """Raise EvidenceError unless images and weights are those of the record."""
-        manifest, trained = self.record.manifest, self.bench.trained
+        manifest, trained = self.record.manifest, self.bench.subjects
         self._expect("images", manifest.dataset.digest, trained.dataset_digest)
-        self._expect("positions of the images", manifest.dataset.indices, tuple(self.bench.indices.tolist()))
+        self._expect("positions of the images", manifest.dataset.indices, tuple(self.bench.images.indices.tolist()))
         for name, defense in manifest.defenses.items():
             here = trained.defenses.get(name)
             found = here.sha256 if here else trained.failures.get(name, "there are none")

@@ -107,7 +107,7 @@ def _shown(kept: EvidenceKept, trial: Trial) -> _Shown:
 
 def _judged(kept: EvidenceKept, trial: Trial, part: KeptChunk) -> Iterator[tuple[ExampleImage, bool]]:
     """Yield the images of a chunk that are right when clean, as the worst candidate left them: whether broken."""
-    defense = kept.bench.trained.defenses[trial.defense].defense
+    defense = kept.bench.subjects.defenses[trial.defense].defense
     threat_model = kept.bench.threat_models[trial.threat_model]
     clean, labels = part.chunk.images, part.chunk.labels.cpu()
     candidates = [images for _, images in threat_model.candidates(clean, part.images, crafted_under(trial))]

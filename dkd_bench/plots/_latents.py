@@ -42,8 +42,8 @@ def gather_latents(kept: EvidenceKept, name: str) -> LatentsData:
     Raises:
         ConfigError: if a member has no layer of latents, or one that does not give one tensor.
     """
-    members = kept.bench.trained.defenses[name].defense.members
-    chunks = list(kept.bench.chunks())
+    members = kept.bench.subjects.defenses[name].defense.members
+    chunks = list(kept.bench.images.chunks())
     return LatentsData(
         title=f"{name}: latents of the members, layer {LATENT_LAYER!r}, on clean images\n{kept.ground()}",
         latents={

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from dkd_bench.steps.request import THREAT_MODELS
+from dkd_bench.threats import facts_of, in_reading_order
 
 
 def file_name(text: str) -> str:
@@ -13,15 +13,8 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text).strip("-.")
 
 
-def reading_order(names: Collection[str]) -> list[str]:
-    """Return threat models from the least sight of the defence to the most; others follow by name."""
-    return [name for name in THREAT_MODELS if name in names] + _others(names)
-
-
 def strongest_first(names: Collection[str]) -> list[str]:
     """Return threat models from the most sight of the defence to the least; others follow by name."""
-    return [name for name in reversed(THREAT_MODELS) if name in names] + _others(names)
-
-
-def _others(names: Collection[str]) -> list[str]:
-    return sorted(set(names) - set(THREAT_MODELS))
+    ordered = in_reading_order(names)
+    known = [name for name in ordered if facts_of(name) is not None]
+    return [*reversed(known), *ordered[len(known) :]]

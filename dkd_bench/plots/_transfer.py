@@ -43,7 +43,7 @@ def gather_transfer(kept: EvidenceKept, name: str) -> TransferData:
         LeftOutError: if it has one member, no attack on single members has a number, or its evidence was not kept.
         EvidenceError: if the evidence is not the run's.
     """
-    defense = kept.bench.trained.defenses[name].defense
+    defense = kept.bench.subjects.defenses[name].defense
     members = list(defense.members)
     if len(members) < 2:
         raise LeftOutError(f"{name} has one member, so there is no transfer between members to draw")

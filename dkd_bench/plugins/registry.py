@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 from dkd_bench.errors import ConfigError, DkdBenchError, PluginError, UnknownNameError
+from dkd_bench.store.code import find_module
 
 Kind = Literal["defenses", "attacks", "datasets", "threat-models", "commands"]
 """The kinds of plugin, as ``dkd-bench list`` calls them."""
@@ -168,33 +168,17 @@ def _distribution(entry: EntryPoint) -> str:
 
 def _first_docstring_line(entry: EntryPoint) -> str:
     """Read the docstring out of the source, since importing a plugin imports torch."""
-    source_file = _source_file(entry.module)
-    if source_file is None:
+    spec = find_module(entry.module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return ""
     try:
-        tree = ast.parse(source_file.read_text(encoding="utf-8"))
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return ""
     for node in tree.body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == entry.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""
-
-
-def _source_file(module: str) -> Path | None:
-    """Find a module's source package by package: ``find_spec`` of the whole name imports the packages around it."""
-    root, *inner = module.split(".")
-    try:
-        spec = importlib.util.find_spec(root)
-    except (ImportError, ValueError):
-        return None
-    name = root
-    for part in inner:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
-    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
 def _load_from_file(kind: Kind, reference: str) -> Any:

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from dkd_bench.budget import Norm
 from dkd_bench.errors import ConfigError
+from dkd_bench.steps.words import in_words
 
 KeepEvidence = Literal["all", "broken", "none"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
-JOINT = "joint"
-"""The threat model whose adversary sees the whole defence."""
-THREAT_MODELS = ("black-box", "standalone", "aggregated", JOINT)
-"""What ``--threat-model all`` stands for."""
+ALPHA, TOLERANCE = 0.05, 0.02
+"""The defaults of ``check``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
     """Which defences to train, on what, and how."""
 
-    defenses: tuple[str, ...]
-    dataset: str = "digits"
-    data_root: Path | None = None
-    recipe: str = "fast"
-    seed: int = 0
-    training_seed: int | None = None
+    defenses: tuple[str, ...] = field(
+        metadata=in_words(
+            "A defence, torch:package.module:factory, robustbench:NAME, or path/to/file.py:Class. Repeats.",
+            option="defense",
+            metavar="NAME",
+        )
+    )
+    dataset: str = field(
+        default="digits",
+        metadata=in_words("digits, mnist, fashion-mnist, cifar10, npz:FILE, imagefolder:DIR.", metavar="NAME"),
+    )
+    data_root: Path | None = field(
+        default=None, metadata=in_words("Where the datasets are; else DKD_BENCH_DATA, else downloaded.", metavar="DIR")
+    )
+    recipe: str = field(default="fast", metadata=in_words("How networks are trained.", choices=("fast", "paper")))
+    seed: int = field(default=0, metadata=in_words("Of training, images and attacks.", metavar="S"))
+    training_seed: int | None = field(
+        default=None,
+        metadata=in_words("Of the training alone; the images and attacks stay --seed's.", metavar="S"),
+    )
     """Of the training alone, to train again for the same images and attacks; ``None`` for ``seed``."""
-    settings: tuple[str, ...] = ()
+    settings: tuple[str, ...] = field(
+        default=(),
+        metadata=in_words(
+            "A setting of the defences or attacks, such as zeta=0.7 or pgd.steps=100. Repeats.",
+            option="set",
+            metavar="NAME=VALUE",
+        ),
+    )
     """``NAME=VALUE`` for every defence and attack that has the setting, or ``PLUGIN.NAME=VALUE`` for one."""
-    device: DeviceName = "auto"
+    device: DeviceName = field(default="auto", metadata=in_words("Where to compute."))
 
     def __post_init__(self) -> None:
         if not self.defenses:
@@ -45,23 +65,56 @@ class TrainRequest:
             raise ConfigError(f"--device must be {', '.join(get_args(DeviceName))}, got {self.device!r}")
 
 
+RequestT = TypeVar("RequestT", bound=TrainRequest)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest(TrainRequest):
     """Which defences to attack, how, and where the record goes."""
 
-    attacks: tuple[str, ...] = ("all",)
-    threat_models: tuple[str, ...] = ("all",)
-    norm: Norm = "linf"
-    eps: tuple[float, ...] = ()
+    attacks: tuple[str, ...] = field(
+        default=("all",),
+        metadata=in_words(
+            "An attack, path/to/file.py:Class, or the standard suite. Repeats.", option="attack", metavar="NAME|all"
+        ),
+    )
+    threat_models: tuple[str, ...] = field(
+        default=("all",),
+        metadata=in_words(
+            "black-box, standalone, aggregated or joint; or another one that is installed, or path/to/file.py:Class. "
+            "Repeats.",
+            option="threat-model",
+            metavar="NAME|all",
+        ),
+    )
+    norm: Norm = field(default="linf", metadata=in_words("The norm of the budgets."))
+    eps: tuple[float, ...] = field(
+        default=(),
+        metadata=in_words(
+            "A budget in [0, 1] pixel units; in l0, how many values may change. Repeats.",
+            metavar="E",
+            shown_default="the dataset's own",
+        ),
+    )
     """Budgets in [0, 1] pixel units, in l0 numbers of values; empty for the dataset's own."""
-    eot_draws: int = 16
+    eot_draws: int = field(
+        default=16,
+        metadata=in_words(
+            "Evaluations averaged in each answer of a randomised target, for attacks (EOT).", metavar="N"
+        ),
+    )
     """Evaluations averaged in each answer of a randomised target (EOT), unless the attack averages by itself."""
-    n_examples: int | None = None
+    n_examples: int | None = field(
+        default=None, metadata=in_words("Test images to attack; else the dataset's own number.", metavar="N")
+    )
     """Test images attacked; ``None`` for the dataset's own number."""
-    batch_size: int | None = None
+    batch_size: int | None = field(
+        default=None,
+        metadata=in_words("Images in one model evaluation; changes no result.", metavar="N|auto", none="auto"),
+    )
     """Images in one model evaluation; ``None`` lets the target choose. Changes no result."""
-    out: Path | None = None
-    evidence: KeepEvidence = "all"
+    out: Path | None = field(default=None, metadata=in_words("The run's folder; else runs/<name>.", metavar="DIR"))
+    evidence: KeepEvidence = field(default="all", metadata=in_words("Which adversarial images the run keeps."))
 
     def __post_init__(self) -> None:
         TrainRequest.__post_init__(self)
@@ -103,6 +156,34 @@ class RunRequest(TrainRequest):
             return cls(**values, device=device, data_root=data_root)
         except TypeError as error:
             raise ConfigError(f"the request in the record is not one of this version: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRequest:
+    """Which run to check, against what, and when a difference counts."""
+
+    run: Path = field(metadata=in_words("The folder of a run, or its results.json.", metavar="RUN", positional=True))
+    against: Path = field(metadata=in_words("A reference, as 'dkd-bench reference' writes it.", metavar="FILE"))
+    alpha: float = field(
+        default=ALPHA, metadata=in_words("How likely a false alarm may be, over all cells together.", metavar="P")
+    )
+    tolerance: float = field(
+        default=TOLERANCE, metadata=in_words("A drop of accuracy, a fraction, that is no regression.", metavar="T")
+    )
+    strict_environment: bool = field(
+        default=False,
+        metadata=in_words("Compare nothing that another torch, numpy, processor or device computed."),
+    )
+    """Whether a run that was computed elsewhere, by another torch or processor for instance, is not compared."""
+    evidence: tuple[Path, ...] = field(
+        default=(),
+        metadata=in_words("Where old evidence is, to replay where the attack changed. Repeats.", metavar="DIR"),
+    )
+    """Folders of runs or of evidence, in which old evidence is looked for first."""
+    device: DeviceName = field(default="auto", metadata=in_words("Where to compute."))
+    data_root: Path | None = field(
+        default=None, metadata=in_words("Where the datasets are; else DKD_BENCH_DATA, else downloaded.", metavar="DIR")
+    )
 
 
 def parse_settings(words: tuple[str, ...]) -> dict[tuple[str | None, str], str]:

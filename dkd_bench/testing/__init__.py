@@ -1,12 +1,15 @@
-"""The contract suite: what every defence and every attack must keep, as tests that a plugin's author runs.
+"""The contract suite: what every defence, attack and threat model must keep, as tests that a plugin's author runs.
 
-from dkd_bench.testing import AttackContract, DefenseContract
+from dkd_bench.testing import AttackContract, DefenseContract, ThreatModelContract
 
 class TestMyDefense(DefenseContract):
     defense = MyDefense
 
 class TestMyAttack(AttackContract):
     attack = MyAttack
+
+class TestMyThreatModel(ThreatModelContract):
+    threat_model = MyThreatModel
 """
 
 from importlib.util import find_spec
@@ -17,5 +20,6 @@ if find_spec("pytest") is None:
 from dkd_bench.testing._attack import AttackContract
 from dkd_bench.testing._common import QUICK_RECIPE, checks_of, quick_dataset
 from dkd_bench.testing._defense import DefenseContract
+from dkd_bench.testing._threat_model import ThreatModelContract
 
-__all__ = ["QUICK_RECIPE", "AttackContract", "DefenseContract", "checks_of", "quick_dataset"]
+__all__ = ["QUICK_RECIPE", "AttackContract", "DefenseContract", "ThreatModelContract", "checks_of", "quick_dataset"]

@@ -1,16 +1,22 @@
-"""The interface of a threat model: which targets an adversary sees, and what becomes of the crafts on them."""
+"""The interface of a threat model: which targets an adversary sees, and what becomes of the crafts on them.
+
+Nothing here imports torch, so that a board tells the facts of a threat model at once.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from dkd_bench.budget import TOLERANCE, Budget, perturbation_norms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Sight = Literal["transfer", "part", "whole"]
+"""What examples are made on: a network of the adversary's own, parts of the defence, or the defence as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,32 +31,47 @@ class Roles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreatModelMeta:
-    """What a threat model is called."""
+    """What a threat model is called, what it sees, and how a board tells of it."""
 
     name: str
     title: str
+    sees: Sight
+    """Only the numbers of one that sees the ``whole`` may be trusted; the others flatter ensembles."""
+    legend: str
+    """What the examples are made on, and what counts per image: the line in a board's legend, ending in a stop."""
+    place: int = 50
+    """In the reading order, from the least sight to the most: the built-in ones have 10, 20, 30 and 40. Equal places
+    go by name."""
+    mean_over: str = ""
+    """What each candidate is of, in the plural, where their mean is reported beside the worst; empty for no mean."""
+
+    @property
+    def sees_whole(self) -> bool:
+        """Whether its examples are made on the whole defence, so that its numbers may be trusted."""
+        return self.sees == "whole"
 
 
 class ThreatModel(ABC):
-    """Which targets are attacked, and which images the defence is then shown."""
+    """Which targets are attacked, and which images the defence is then shown; made without arguments."""
 
     meta: ClassVar[ThreatModelMeta]
 
     @abstractmethod
     def targets(self, roles: Roles) -> Sequence[str]:
-        """Return the names of the targets to craft on; none if the defence offers none."""
+        """Return the names of the targets to craft on, of those in ``roles``; none if the defence offers none."""
 
     @abstractmethod
     def candidates(self, clean: Tensor, crafted: Mapping[str, Tensor], budget: Budget) -> Iterator[tuple[str, Tensor]]:
-        """Yield named candidate images inside ``budget``, shape ``(N, C, H, W)`` each.
+        """Yield named candidate images inside ``budget`` and [0, 1], shape ``(N, C, H, W)`` each.
 
-        The adversary succeeds on an image if any candidate does.
+        The adversary succeeds on an image if any candidate does. The names are the same for any images, and
+        nothing that is given may be changed.
 
         Args:
             clean: the clean images.
-            crafted: the adversarial images for each of ``targets``, in their order; a minimum-norm craft may
-                lie outside ``budget``.
-            budget: of the cell that is scored.
+            crafted: the adversarial images for each of ``targets`` that the attack applies to, at least one, in
+                their order; a minimum-norm craft may lie outside ``budget``.
+            budget: of the cell that is scored; without ``eps`` for what goes as far as it needs.
         """
 
 
@@ -68,4 +89,4 @@ def _within(clean: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
     if budget.eps is None:
         return adversarial
     inside = perturbation_norms(clean, adversarial, budget.norm) <= budget.eps + TOLERANCE
-    return torch.where(inside.view(-1, 1, 1, 1), adversarial, clean)
+    return adversarial.where(inside.view(-1, 1, 1, 1), clean)

@@ -12,7 +12,13 @@ from dkd_bench.threats._base import EachTarget, Roles, ThreatModelMeta
 class Joint(EachTarget):
     """Examples made on the differentiable whole under several ensemble losses; the worst per image counts."""
 
-    meta = ThreatModelMeta(name="joint", title="joint")
+    meta = ThreatModelMeta(
+        name="joint",
+        title="joint",
+        sees="whole",
+        legend="examples made on the differentiable whole; per image the worst over surrogates.",
+        place=40,
+    )
 
     def targets(self, roles: Roles) -> Sequence[str]:
         """Return the defence's surrogates; none if it is not differentiable and brings none."""

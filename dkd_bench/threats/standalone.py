@@ -12,7 +12,14 @@ from dkd_bench.threats._base import EachTarget, Roles, ThreatModelMeta
 class Standalone(EachTarget):
     """Examples made on each member alone, judged by the whole defence; the worst per image counts."""
 
-    meta = ThreatModelMeta(name="standalone", title="standalone")
+    meta = ThreatModelMeta(
+        name="standalone",
+        title="standalone",
+        sees="part",
+        legend="examples made on one member alone; per image the worst over the members.",
+        place=20,
+        mean_over="members",
+    )
 
     def targets(self, roles: Roles) -> Sequence[str]:
         """Return the members."""

@@ -8,9 +8,10 @@ from platform import python_version
 
 import dkd_bench
 from dkd_bench.errors import StoreError
-from dkd_bench.records.rundir import RESULTS, load_for_ranking, save_board
+from dkd_bench.records.rundir import RESULTS, load_with_doubt
 from dkd_bench.records.verification import VERIFICATION, Verification
-from dkd_bench.steps.manifest import LIBRARIES
+from dkd_bench.steps.record import LIBRARIES
+from dkd_bench.steps.save import save_board
 from dkd_bench.store.digests import library_versions
 from dkd_bench.store.files import write_json
 from dkd_bench.verify._report import AuditReport
@@ -39,7 +40,7 @@ def keep_verification(report: AuditReport, run: Path) -> str:
     try:
         write_json(file, verification.model_dump(mode="json"))
         if report.findings:
-            save_board(load_for_ranking(file.parent), file.parent)
+            save_board(load_with_doubt(file.parent), file.parent)
     except StoreError as error:
         return f"No {VERIFICATION} is written: {error}."
     return f"What was found is in {file}."

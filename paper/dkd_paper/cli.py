@@ -48,22 +48,22 @@ def reproduce(
 
     Runs that were made before are found again; interrupted, the same command goes on from where it was.
     """
-    from dkd_paper.report import save_reproduction
-    from dkd_paper.study import StudyRequest
-    from dkd_paper.targets import reproduce as make
-
-    request = StudyRequest(
-        dataset=dataset,
-        seeds=tuple(seed or (0,)),
-        recipe=recipe,
-        n_examples=n_examples,
-        **({} if n_slow is None else {"n_slow": n_slow}),
-        device=device,
-        data_root=data_root,
-        out=out,
-        existing=existing,
-    )
     with reported_progress() as progress:
+        from dkd_paper.report import save_reproduction
+        from dkd_paper.study import StudyRequest
+        from dkd_paper.targets import reproduce as make
+
+        request = StudyRequest(
+            dataset=dataset,
+            seeds=tuple(seed or (0,)),
+            recipe=recipe,
+            n_examples=n_examples,
+            **({} if n_slow is None else {"n_slow": n_slow}),
+            device=device,
+            data_root=data_root,
+            out=out,
+            existing=existing,
+        )
         made = make(target, request, progress)
     files = save_reproduction(made, request.folder)
     show(files[output_format].read_text())
@@ -75,8 +75,9 @@ def publish(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a page is stale.")] = False,
 ) -> int:
     """Write FOLDER/LEADERBOARD.md and the page of each folder in it again, from their records alone."""
-    from dkd_paper.pages import publish as write_pages
-    from dkd_paper.pages import stale_pages
+    with reported_progress():
+        from dkd_paper.pages import publish as write_pages
+        from dkd_paper.pages import stale_pages
 
     if not check:
         for path in write_pages(folder):

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dkd_bench.errors import ConfigError, StoreError
-from dkd_bench.leaderboard import rank_runs, render
-from dkd_bench.records.rundir import RESULTS, load_for_ranking, with_pictures
+from dkd_bench.records.rundir import RESULTS, load_with_doubt
+from dkd_bench.steps.save import board_files
 from dkd_bench.store.files import read_file, write_file
 from dkd_paper.record import Reproduction
 from dkd_paper.report import render_reproduction
@@ -62,11 +62,7 @@ def stale_pages(folder: Path) -> list[Path]:
 def _run_page(folder: Path) -> dict[Path, str]:
     if not (folder / RESULTS).is_file():
         return {}
-    board = rank_runs([(folder.name, load_for_ranking(folder))])
-    return {
-        folder / "leaderboard.md": with_pictures(render(board, "markdown"), folder),
-        folder / "leaderboard.json": render(board, "json"),
-    }
+    return board_files(load_with_doubt(folder), folder)
 
 
 def _reproduction_pages(folder: Path) -> dict[Path, str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from dkd_bench.leaderboard import RunSummary
-from dkd_bench.records import Fraction
+from dkd_bench.records import Fraction, Record
 
 Unit = Literal["percent", "percentage points", "per 10,000", "margin"]
 """How a block's numbers are shown; they are kept as fractions, or as margins in the latents' units."""
@@ -16,11 +14,7 @@ Verdict = Literal["confirmed", "contradicted", "not decided"]
 """``not decided`` where there was nothing to compare."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Estimate(_Part):
+class Estimate(Record):
     """A number measured under one seed or several."""
 
     value: float
@@ -34,7 +28,7 @@ class Estimate(_Part):
     """Standard deviation over the seeds; ``None`` for a single one."""
 
 
-class Entry(_Part):
+class Entry(Record):
     """One number of a table."""
 
     measured: Estimate | None
@@ -43,7 +37,7 @@ class Entry(_Part):
     """The authors' number; ``None`` where they give none."""
 
 
-class Row(_Part):
+class Row(Record):
     """One line of a table."""
 
     label: str
@@ -51,7 +45,7 @@ class Row(_Part):
     """In the order of the block's columns."""
 
 
-class Block(_Part):
+class Block(Record):
     """One table."""
 
     title: str
@@ -60,7 +54,7 @@ class Block(_Part):
     rows: tuple[Row, ...]
 
 
-class Trend(_Part):
+class Trend(Record):
     """What the paper says of its numbers, held against ours."""
 
     claim: str
@@ -68,7 +62,7 @@ class Trend(_Part):
     evidence: str
 
 
-class Source(_Part):
+class Source(Record):
     """One run that the numbers come from."""
 
     part: str
@@ -77,7 +71,7 @@ class Source(_Part):
     """By defence."""
 
 
-class Reproduction(_Part):
+class Reproduction(Record):
     """One of the paper's tables or figures, measured."""
 
     schema_version: Literal[1] = 1

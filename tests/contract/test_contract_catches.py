@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -12,8 +13,20 @@ import pytest
 import torch
 from torch import nn
 
-from dkd_bench.api import ABSTAIN, Attack, AttackMeta, Defense, DefenseMeta, Recipe, project, train_network
-from dkd_bench.testing import AttackContract, DefenseContract, checks_of
+from dkd_bench.api import (
+    ABSTAIN,
+    Attack,
+    AttackMeta,
+    Defense,
+    DefenseMeta,
+    EachTarget,
+    Recipe,
+    ThreatModelMeta,
+    project,
+    train_network,
+)
+from dkd_bench.testing import AttackContract, DefenseContract, ThreatModelContract, checks_of
+from dkd_bench.threats import ThreatModel
 
 RECIPE = Recipe(name="two-epochs", epochs=2, batch_size=10, learning_rate=1e-2, schedule="constant")
 
@@ -568,6 +581,120 @@ BROKEN_ATTACKS = {
 @pytest.mark.parametrize("attack", BROKEN_ATTACKS)
 def test_a_broken_attack_fails_the_checks_about_its_fault(attack):
     expect_only(attack_failures(attack), BROKEN_ATTACKS[attack])
+
+
+class Each(EachTarget):
+    meta = ThreatModelMeta(name="each", title="Each", sees="part", legend="each member's.")
+
+    def targets(self, roles):
+        return roles.members
+
+
+class AsksForMore(Each):
+    def targets(self, roles):
+        return (*roles.members, "the-weights")
+
+
+class AsksForNothing(Each):
+    def targets(self, roles):
+        return ()
+
+
+class AsksByTurns(Each):
+    turns = itertools.cycle((False, True))
+
+    def targets(self, roles):
+        return sorted(roles.members, reverse=next(self.turns))
+
+
+class Summed(ThreatModel):
+    meta = ThreatModelMeta(name="summed", title="Summed", sees="part", legend="the sum.")
+
+    def targets(self, roles):
+        return roles.members
+
+    def candidates(self, clean, crafted, budget):
+        yield "sum", clean + sum(adversarial - clean for adversarial in crafted.values())
+
+
+class Projected(Summed):
+    def candidates(self, clean, crafted, budget):
+        for _, images in super().candidates(clean, crafted, budget):
+            yield "sum", project(clean, images, budget)
+
+
+class Namesakes(Projected):
+    def candidates(self, clean, crafted, budget):
+        yield from super().candidates(clean, crafted, budget)
+        yield "sum", clean
+
+
+class CountsImages(Projected):
+    def candidates(self, clean, crafted, budget):
+        for name, images in super().candidates(clean, crafted, budget):
+            yield f"{name} of {len(images)}", images
+
+
+class Draws(Projected):
+    def candidates(self, clean, crafted, budget):
+        yield "noise", project(clean, clean + torch.randn_like(clean), budget)
+
+
+class AddsInPlace(Projected):
+    def candidates(self, clean, crafted, budget):
+        first, *others = crafted.values()
+        for each in others:
+            first += each - clean
+        yield "sum", project(clean, first, budget)
+
+
+class NeedsThemAll(Projected):
+    def candidates(self, clean, crafted, budget):
+        for name in ("member-1", "member-2", "member-3"):
+            yield name, project(clean, crafted[name], budget)
+
+
+class SeesMuch(Each):
+    meta = ThreatModelMeta(name="much", title="Much", sees="much", legend="much.")
+
+
+class SaysNothing(Each):
+    meta = ThreatModelMeta(name="mute", title="Mute", sees="part", legend="")
+
+
+def threat_model_failures(threat_model):
+    return failures(type("Test", (ThreatModelContract,), {"threat_model": threat_model}))
+
+
+@pytest.mark.parametrize("threat_model", [Each, Projected])
+def test_a_sound_threat_model_fails_nothing(threat_model):
+    assert threat_model_failures(threat_model) == {}
+
+
+BROKEN_THREAT_MODELS = {
+    AsksForMore: {"targets_are_among_the_roles": r"got \['the-weights'\]; take the names from roles"},
+    AsksForNothing: {
+        "targets_are_among_the_roles": "must name a target of a defence",
+        "candidates_have_names_of_their_own": "must yield at least one candidate",
+    },
+    AsksByTurns: {"targets_come_in_the_same_order": "the same order when asked again"},
+    Summed: {"candidates_keep_budget_and_box": "must have pixels in .*use project"},
+    Namesakes: {"candidates_have_names_of_their_own": "must name each candidate otherwise, got sum, sum"},
+    CountsImages: {"candidates_have_names_of_their_own": "for a part of them sum of 1"},
+    Draws: {"same_crafts_give_the_same_candidates": "draw nothing"},
+    AddsInPlace: {
+        "leaves_images_alone": "work on a copy",
+        "same_crafts_give_the_same_candidates": "the same candidates",
+    },
+    NeedsThemAll: {"takes_what_was_crafted": "member-2"},
+    SeesMuch: {"meta_says_what_it_sees": "one of transfer, part, whole, got 'much'"},
+    SaysNothing: {"meta_says_what_it_sees": "meta.legend must be the line"},
+}
+
+
+@pytest.mark.parametrize("threat_model", BROKEN_THREAT_MODELS)
+def test_a_broken_threat_model_fails_the_checks_about_its_fault(threat_model):
+    expect_only(threat_model_failures(threat_model), BROKEN_THREAT_MODELS[threat_model])
 
 
 def test_without_pytest_the_contract_says_what_to_install():

@@ -1,4 +1,4 @@
-"""Every registered defence and attack keeps its contract, ours and whoever's is installed."""
+"""Every registered defence, attack and threat model keeps its contract, ours and whoever's is installed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dkd_bench.attacks.latent import LatentConfig
 from dkd_bench.attacks.square import SquareConfig
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.plugins import registry
-from dkd_bench.steps.prepare import check_words
 from dkd_bench.steps.request import RunRequest
-from dkd_bench.testing import AttackContract, DefenseContract, checks_of
+from dkd_bench.steps.resolve import resolve
+from dkd_bench.testing import AttackContract, DefenseContract, ThreatModelContract, checks_of
 from dkd_defenses.dkd import DKDSettings
 
 SETTINGS = {
@@ -68,7 +68,14 @@ def test_attack(name, check):
     getattr(attack_contract(name)(), check)()
 
 
-@pytest.mark.parametrize("kind", ["defenses", "attacks"])
+@pytest.mark.parametrize("check", checks_of(ThreatModelContract))
+@pytest.mark.parametrize("name", registry.installed("threat-models"))
+def test_threat_model(name, check):
+    members = {"threat_model": registry.load("threat-models", name)}
+    getattr(type(f"Test_{name}", (ThreatModelContract,), members)(), check)()
+
+
+@pytest.mark.parametrize("kind", ["defenses", "attacks", "threat-models"])
 def test_names_on_the_command_line_are_those_on_the_leaderboard(kind):
     for name in registry.without_argument(kind):
         assert registry.load(kind, name).meta.name == name
@@ -84,5 +91,5 @@ def test_families_that_take_an_argument_are_not_among_all():
     assert {"none", "dkd", "magnet", "pixel-defend", "defense-gan", "at", "trades"} <= set(everything)
     assert not {"torch", "robustbench"} & set(everything)
     with pytest.raises(UnknownNameError, match="no setting named 'no_such'"):
-        check_words(RunRequest(defenses=("all",), settings=("no_such=1",)))
-    check_words(RunRequest(defenses=("all",), settings=("restarts=3", "beta=2")))
+        resolve(RunRequest(defenses=("all",), settings=("no_such=1",)))
+    resolve(RunRequest(defenses=("all",), settings=("restarts=3", "beta=2")))

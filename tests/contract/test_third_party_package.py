@@ -17,7 +17,7 @@ from dkd_bench.testing import quick_dataset
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "dkd-bench-example"
-MODULES = ("bit_depth.py", "mi_fgsm.py")
+MODULES = ("bit_depth.py", "mi_fgsm.py", "averaged.py")
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 COMMAND = SCRIPTS / "dkd-bench"
 RUN = (COMMAND, "run", "--threat-model", "standalone", "--threat-model", "joint", "--n-examples", "20")
@@ -65,7 +65,9 @@ def called(words, env, *, cwd=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "name"), [("defenses", "bit-depth"), ("attacks", "mi-fgsm")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("defenses", "bit-depth"), ("attacks", "mi-fgsm"), ("threat-models", "averaged")]
+)
 def test_what_is_installed_is_listed(site, cache, kind, name):
     without, with_it = (called([COMMAND, "list", kind], environment(cache, site=path)) for path in (None, site))
     assert name not in without.stdout
@@ -88,13 +90,31 @@ def test_an_installed_defense_is_attacked_by_an_installed_attack(site, cache, da
 
 
 @pytest.mark.slow
+def test_an_installed_threat_model_is_run_and_verified(site, cache, dataset, tmp_path):
+    env = environment(cache, site=site)
+    words = ("--defense", "ri", "--attack", "fgsm", "--threat-model", "averaged", "--out", tmp_path / "run")
+    done = called([*RUN, *dataset, *words], env)
+    assert done.returncode == 0, done.stderr
+    assert "| standalone | averaged | joint |" in done.stdout
+    assert "- averaged: examples made on each member alone, and their perturbations averaged." in done.stdout
+    assert called([COMMAND, "verify", tmp_path / "run"], env).returncode == 0
+
+    elsewhere = called([COMMAND, "leaderboard", tmp_path / "run"], environment(cache))
+    assert "| standalone | joint | averaged |" in elsewhere.stdout
+    assert "- averaged: a threat model that is not installed here" in elsewhere.stdout
+
+
+@pytest.mark.slow
 def test_a_file_needs_no_installation(cache, dataset, tmp_path):
     defense = EXAMPLE / "dkd_bench_example" / "bit_depth.py"
     attack = EXAMPLE / "dkd_bench_example" / "mi_fgsm.py"
+    threat_model = EXAMPLE / "dkd_bench_example" / "averaged.py"
     words = ("--defense", f"{defense}:BitDepth", "--attack", f"{attack}:MomentumFGSM", "--out", tmp_path / "run")
+    words += ("--threat-model", f"{threat_model}:Averaged")
     done = called([*RUN, *dataset, *words, "--format", "json"], environment(cache), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(re.findall(r'"defense": "([^"]+)"', done.stdout)) == {"bit-depth"}
+    assert "averaged" in re.findall(r'"threat_model": "([^"]+)"', done.stdout)
 
 
 @pytest.mark.slow

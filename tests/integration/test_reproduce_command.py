@@ -38,7 +38,7 @@ def test_table2_and_table3_share_their_runs_and_say_where_they_come_from(study, 
     def refuse(*_arguments, **_words):
         raise AssertionError("nothing is crafted twice")
 
-    monkeypatch.setattr("dkd_bench.steps.craft.Crafter._make", refuse)
+    monkeypatch.setattr("dkd_bench.steps.crafter.Crafter._make", refuse)
     table3 = reproduce("table3", study(existing=True), SilentProgress()).reproduction
     assert [source.run.plan_digest for source in table3.sources] == [
         source["run"]["plan_digest"] for source in told["sources"]

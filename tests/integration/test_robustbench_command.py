@@ -9,7 +9,7 @@ import pytest
 from dkd_bench.attacks.autoattack import AutoAttackConfig
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.records import DatasetRecord
-from dkd_bench.records.rundir import save_run
+from dkd_bench.steps.save import save_run
 
 # github.com/RobustBench/robustbench, README.md of release 1.1.1: model_info/cifar10/Linf/Rice2020Overfitting.json
 RICE = {

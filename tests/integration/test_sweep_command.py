@@ -60,7 +60,7 @@ def test_a_sweep_goes_on_from_where_it_was(request_of_two, monkeypatch):
         raise AssertionError("nothing is trained twice")
 
     monkeypatch.setattr("dkd_bench.training._fit._optimise", refuse)
-    monkeypatch.setattr("dkd_bench.steps.craft.Crafter._make", refuse)
+    monkeypatch.setattr("dkd_bench.steps.crafter.Crafter._make", refuse)
 
     assert carry_out(request_of_two, SilentProgress()) == carried_out
 

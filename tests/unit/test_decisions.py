@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dkd_bench.defense import NO_MAJORITY
-from dkd_bench.defense.decisions import boosted, majority
+from dkd_bench.defense.decisions import boosted, majority, voting_rules
 from dkd_bench.errors import ConfigError
+from dkd_bench.records.rules import RULES, deployed_rule, mark_of
 
 
 def ballots(*rankings: Sequence[int], n_classes: int = 6) -> Tensor:
@@ -142,3 +143,25 @@ def test_votes_equal_a_plain_count(drawn: tuple[list[list[list[int]]], int]) -> 
     assert boosted(logits, top_n=top_n).tolist() == [
         second if first == NO_MAJORITY else first for first, second in zip(firsts, seconds, strict=True)
     ]
+
+
+def test_rules_of_a_vote() -> None:
+    logits = ballots([0, 1, 5], [1, 2, 5], [2, 3, 5])
+    told = {rule.facts.name: rule.decide(logits).tolist() for rule in voting_rules(top_n=3)}
+    assert told == {"majority": [NO_MAJORITY], "boosted": [5]}
+    assert [rule.facts.name for rule in voting_rules(top_n=2) if rule.facts.deployed] == ["boosted"]
+
+
+def test_marks() -> None:
+    assert {name: mark_of(name) for name in (*RULES, "of-a-plugin")} == {
+        "deployed": "",
+        "majority": "",
+        "boosted": "*",
+        "of-a-plugin": "",
+    }
+
+
+def test_the_deployed_rule_is_the_one_recorded_and_in_old_records_the_last() -> None:
+    assert deployed_rule("majority", ("majority", "boosted")) == "majority"
+    assert deployed_rule(None, ("majority", "boosted")) == "boosted"
+    assert deployed_rule("deployed", ("strict", "lenient")) == "lenient"

@@ -1,9 +1,10 @@
-"""Both plugins keep the contract of dkd-bench."""
+"""All plugins keep the contract of dkd-bench."""
 
+from dkd_bench_example.averaged import Averaged
 from dkd_bench_example.bit_depth import BitDepth
 from dkd_bench_example.mi_fgsm import MomentumFGSM
 
-from dkd_bench.testing import AttackContract, DefenseContract
+from dkd_bench.testing import AttackContract, DefenseContract, ThreatModelContract
 
 
 class TestBitDepth(DefenseContract):
@@ -16,3 +17,9 @@ class TestMomentumFGSM(AttackContract):
     """The attack."""
 
     attack = MomentumFGSM
+
+
+class TestAveraged(ThreatModelContract):
+    """The threat model."""
+
+    threat_model = Averaged

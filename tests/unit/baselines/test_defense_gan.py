@@ -68,10 +68,14 @@ def training_set(networks=None):
 
 @pytest.fixture(scope="module")
 def trained():
+    return trained_by(0)
+
+
+def trained_by(seed):
     recipe = replace(QUICK_RECIPE, epochs=24)
-    with isolated_randomness(0):
+    with isolated_randomness(seed):
         defense = DefenseGAN(GRAY, DefenseGANSettings(restarts=4, steps=50, epochs_ratio=3.0))
-        defense.fit(training_set(), recipe=recipe, generator=seeded(0), progress=SilentProgress())
+        defense.fit(training_set(), recipe=recipe, generator=seeded(seed), progress=SilentProgress())
     return defense.eval().requires_grad_(False)
 
 

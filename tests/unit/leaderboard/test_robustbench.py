@@ -22,6 +22,7 @@ from dkd_bench.records import (
     RunRecord,
     SeparationRecord,
 )
+from dkd_bench.records.rundir import LoadedRun
 
 MakeCell = Callable[..., CellRecord]
 MakeRun = Callable[..., RunRecord]
@@ -464,3 +465,9 @@ def test_accuracy_is_rounded_to_the_files_decimals(run: MakeRun, make_cell: Make
 def test_published_rows_read_back_from_json(model_info: Path) -> None:
     rows = read_published(model_info)
     assert [PublishedRow.model_validate_json(row.model_dump_json()) for row in rows] == list(rows)
+
+
+def test_a_run_that_its_verification_does_not_bear_out_is_not_published(run: MakeRun) -> None:
+    doubted = LoadedRun(record=run(), doubt="verify found: image 3 is not so")
+    with pytest.raises(ConfigError, match="at/deployed is invalid: evidence not verified; such a row has no rank"):
+        render_robustbench(doubted, row=None, fields=RICE_FIELDS)
