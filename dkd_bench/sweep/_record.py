@@ -42,3 +42,14 @@ class Sweep(Record):
     threat_models: tuple[str, ...]
     points: tuple[SweepPoint, ...]
     levels: tuple[SweepPoint, ...]
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures of the sweep are called."""
+        return f"{self.defense} over {self.setting}, {self.dataset}"
+
+    @property
+    def under_attack(self) -> str:
+        """What its accuracies are: under which attack, within which budget."""
+        budget = "" if self.eps is None else f" {self.norm} {self.eps:g}"
+        return f"accuracy under {self.attack}{budget}"

@@ -11,9 +11,15 @@ from dkd_bench.cli.console import note, report_error, reported_progress, show
 from dkd_bench.cli.options import DataRoot, Device, OutputFormat, RecipeName
 from dkd_bench.errors import ExitCode
 
+Target = Annotated[str, typer.Argument(metavar="table2|table3|table4|figure5|baselines", help="What to reproduce.")]
+NSlow = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Caps the images of table4's minimum-norm attacks and of figure5; else 1000."),
+]
+
 
 def reproduce(
-    target: Annotated[str, typer.Argument(metavar="table2|table3|table4|figure5|baselines", help="What to reproduce.")],
+    target: Target,
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="mnist, cifar10, digits, or any other; as for 'run'.")
     ] = "mnist",
@@ -23,10 +29,7 @@ def reproduce(
     n_examples: Annotated[
         int | None, typer.Option(metavar="N", help="Caps the images of every run; else the whole test set.")
     ] = None,
-    n_slow: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Caps the images of table4's minimum-norm attacks and of figure5; else 1000."),
-    ] = None,
+    n_slow: NSlow = None,
     recipe: RecipeName = "fast",
     device: Device = "auto",
     data_root: DataRoot = None,

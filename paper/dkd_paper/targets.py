@@ -8,8 +8,9 @@ from hashlib import sha256
 
 from dkd_bench.api import ConfigError, Progress, UnknownNameError
 from dkd_bench.leaderboard import rank_runs
+from dkd_bench.plots import sweep_picture
 from dkd_bench.records import RunRecord
-from dkd_bench.sweep import carry_out, runs_of, sweep_of, sweep_picture
+from dkd_bench.sweep import carry_out, runs_of, sweep_of
 from dkd_paper._baselines import BASELINE_PARTS, baselines
 from dkd_paper._figure5 import figure5, figure5_sweep
 from dkd_paper._paper import PaperDataset, paper_dataset

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from dkd_bench.errors import ConfigError, DatasetError, DkdBenchError, EvidenceError, PluginError, UnknownNameError
-from dkd_bench.pictures._evidence import EvidenceKept
-from dkd_bench.pictures._names import file_name
-from dkd_bench.pictures._studio import LeftOutError, Studio
-from dkd_bench.plots import PICTURE_FORMATS, Curve, CurvePoint, PictureFormat, curves_figure, figure_bytes
+from dkd_bench.plots._curves import curves_figure, run_curves
+from dkd_bench.plots._evidence import EvidenceKept, LeftOutError
+from dkd_bench.plots._examples import examples_figure, gather_examples
+from dkd_bench.plots._latents import gather_latents, latents_figure
+from dkd_bench.plots._names import file_name
+from dkd_bench.plots._save import PICTURE_FORMATS, PictureFormat, figure_bytes
+from dkd_bench.plots._transfer import gather_transfer, transfer_figure
 from dkd_bench.progress import Progress
-from dkd_bench.records import CellRecord, RunRecord
+from dkd_bench.records import RunRecord
 from dkd_bench.records.rundir import PLOTS, load_run
 from dkd_bench.steps.prepare import prepare
 from dkd_bench.steps.request import DeviceName, RunRequest
 from dkd_bench.steps.save import save_board
 from dkd_bench.steps.weights import weights_store
-from dkd_bench.store.digests import digest_json
 from dkd_bench.store.files import write_file
 from dkd_bench.threats import in_reading_order
 
@@ -120,66 +122,46 @@ def _all_curves(runs: Sequence[_Run]) -> Figure:
     return curves_figure(curves, threat_models=in_reading_order({curve.threat_model for curve in curves}))
 
 
-def run_curves(record: RunRecord, *, label: str | None) -> list[Curve]:
-    """Return a curve for each defence, rule, threat model, attack and norm that has a number.
-
-    Args:
-        record: of the run.
-        label: what tells its defences from those of other runs; ``None`` if there are no others.
-    """
-    grouped: dict[tuple[str, str, str, str, str], list[CellRecord]] = {}
-    for cell in record.cells:
-        if cell.status == "ok":
-            key = (cell.attack, cell.norm, cell.defense, cell.decision, cell.threat_model)
-            grouped.setdefault(key, []).append(cell)
-    where = "" if label is None else f", {label}"
-    return [
-        Curve(
-            label=f"{cells[0].defense} ({cells[0].decision}{where})",
-            threat_model=cells[0].threat_model,
-            attack=cells[0].attack,
-            norm=cells[0].norm,
-            dataset=cells[0].dataset,
-            n=cells[0].n,
-            ground=digest_json(
-                [record.manifest.dataset.digest, record.manifest.dataset.indices, record.suite_fingerprint]
-            ),
-            distances=next((cell.fooling_distances for cell in cells if cell.eps is None), ()),
-            points=_points(cells, record),
-        )
-        for cells in grouped.values()
-    ]
-
-
-def _points(cells: Sequence[CellRecord], record: RunRecord) -> tuple[CurvePoint, ...]:
-    """Return the accuracy within each budget, in ascending order, and before them that on the clean images."""
-    points = [
-        CurvePoint(cell.eps, cell.robust_accuracy, cell.ci95)
-        for cell in cells
-        if cell.eps is not None and cell.robust_accuracy is not None and cell.ci95 is not None
-    ]
-    clean = record.manifest.defenses[cells[0].defense].clean_accuracy.get(cells[0].decision)
-    if points and clean is not None:
-        points.append(CurvePoint(0.0, clean.value, clean.ci95))
-    return tuple(sorted(points))
-
-
 def _run_figures(
     run: _Run, device: DeviceName, data_root: Path | None, progress: Progress
 ) -> Iterator[tuple[str, Figure]]:
     """Yield the pictures of each defence of a run, with their names; a note in the log for each left out."""
     request = RunRequest.from_json(run.record.manifest.request, device=device, data_root=data_root)
     _check_weights(run.record)
-    studio = Studio(EvidenceKept(run.record, run.folder, prepare(request, progress)))
-    pictures: tuple[Callable[[str], tuple[str, Figure]], ...] = (studio.transfer, studio.examples, studio.latents)
-    task = progress.start(f"pictures of {run.label}", len(run.record.manifest.defenses) * len(pictures))
+    kept = EvidenceKept(run.record, run.folder, prepare(request, progress))
+    task = progress.start(f"pictures of {run.label}", len(run.record.manifest.defenses) * len(_PICTURES))
     for defense in run.record.manifest.defenses:
-        for picture in pictures:
+        for called, picture in _PICTURES.items():
             try:
-                yield picture(defense)
+                yield picture(kept, defense)
             except LeftOutError as reason:
                 log.info("%s", reason)
-            task.advance(note=f"{defense} {picture.__name__}")
+            task.advance(note=f"{defense} {called}")
+
+
+def _transfer(kept: EvidenceKept, defense: str) -> tuple[str, Figure]:
+    return f"transfer-{file_name(defense)}", transfer_figure(gather_transfer(kept, defense))
+
+
+def _examples(kept: EvidenceKept, defense: str) -> tuple[str, Figure]:
+    data = gather_examples(kept, defense)
+    figure = examples_figure(data.images, title=data.title)
+    return f"examples-{file_name(defense)}-{file_name(data.threat_model)}", figure
+
+
+def _latents(kept: EvidenceKept, defense: str) -> tuple[str, Figure]:
+    try:
+        return f"latents-{file_name(defense)}", latents_figure(gather_latents(kept, defense))
+    except ConfigError as error:
+        raise LeftOutError(f"no picture of the latents of {defense}: {error}") from error
+
+
+_PICTURES: Mapping[str, Callable[[EvidenceKept, str], tuple[str, Figure]]] = {
+    "transfer": _transfer,
+    "examples": _examples,
+    "latents": _latents,
+}
+"""The pictures of one defence of one run: its evidence and the defence to the file's name and the figure."""
 
 
 def _check_weights(record: RunRecord) -> None:

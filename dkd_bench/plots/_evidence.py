@@ -1,4 +1,4 @@
-"""The evidence of a run as its folder or the cache kept it, with the networks it was made on."""
+"""The evidence of a run as its folder or the cache kept it, with its networks: what several figures gather from."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from dkd_bench.records.rundir import evidence_store
 from dkd_bench.steps.crafter import crafts_store
 from dkd_bench.steps.plan import Trial
 from dkd_bench.steps.prepare import Prepared
+
+
+class LeftOutError(Exception):
+    """A picture cannot be drawn, and why; the run's other pictures can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,19 @@ class EvidenceKept:
     def fixed_first(self, trials: Iterable[Trial]) -> list[Trial]:
         """Return the trials within a budget, then those of minimum-norm attacks."""
         return sorted(trials, key=lambda trial: self.bench.attacks[trial.attack].meta.kind != "fixed")
+
+    def ground(self) -> str:
+        """Return the dataset and the number of images, as titles name them."""
+        dataset = self.record.manifest.dataset
+        return f"{dataset.name}, n = {dataset.n}"
+
+    def unkept(self, what: str, trial: Trial) -> LeftOutError:
+        """Return the error that says of which trial ``what`` would need the evidence, and how to get it."""
+        return LeftOutError(
+            f"no picture of {what}: {self.folder} did not keep the evidence of {trial.attack} "
+            f"({trial.threat_model}), nor did the cache; make it again with --evidence all: "
+            f"{self.record.manifest.command}"
+        )
 
     def _cell(self, trial: Trial) -> CellRecord | None:
         """Return a cell of the trial, of whichever rule, in the budget that it was crafted under."""
@@ -109,6 +126,11 @@ class EvidenceKept:
 def crafted_under(trial: Trial) -> Budget:
     """Return the budget that the trial was crafted under."""
     return next(iter(trial.crafts.values())).budget if trial.crafts else trial.budgets[0]
+
+
+def attack_and_budget(trial: Trial) -> str:
+    """Return the attack of a trial with the budget it was crafted under, as titles name them."""
+    return f"{trial.attack} {crafted_under(trial)}"
 
 
 def _short(value: object) -> str:
