@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dkd_bench import speed
+from dkd_bench.training import speed
 from dkd_bench.cli import app
 from dkd_bench.pipeline import run
 from dkd_bench.steps.request import RunRequest
