@@ -12,7 +12,7 @@ from torch import Tensor
 from dkd_bench.defense import ABSTAIN
 from dkd_bench.doubts.challenges import Challenged, Challenger
 from dkd_bench.doubts.contradictions import diagnosed
-from dkd_bench.errors import AttackError, ConfigError, EvidenceError, PluginError
+from dkd_bench.errors import AttackError, ConfigError, EvidenceError, FieldName, PluginError
 from dkd_bench.executors.local import crafted_ahead
 from dkd_bench.plugins.suites import suite_fingerprint
 from dkd_bench.progress import Progress, SilentProgress, Task
@@ -97,7 +97,9 @@ def _finished(bench: Workbench, folder: Path) -> RunRecord | None:
     record = load_for_ranking(folder)
     if record.manifest.request != bench.request.as_json():
         raise ConfigError(
-            f"{folder} holds another run ({record.manifest.command}); choose another --out, or move that one away"
+            f"{folder} holds another run ({record.manifest.command}); choose another ",
+            FieldName("out"),
+            ", or move that one away",
         )
     if record.manifest.plan_digest != bench.plan_digest:
         log.info("%s was made by other code or from other data; making it again", folder)

@@ -15,7 +15,7 @@ from typing import final
 from torch import Tensor
 
 from dkd_bench.check._records import CellKey, Reference, ReferenceCell
-from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, PluginError, StoreError
+from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, FieldName, PluginError, Sentence, StoreError
 from dkd_bench.progress import Progress
 from dkd_bench.records import Fraction, RunRecord, shares_survived
 from dkd_bench.records.rundir import evidence_store
@@ -47,7 +47,9 @@ class EvidenceReplay:
         """
         for folder in folders:
             if not folder.is_dir():
-                raise ConfigError(f"--evidence {folder} is no folder; name the folder of a run, or one of evidence")
+                raise ConfigError(
+                    FieldName("evidence"), f" {folder} is no folder; name the folder of a run, or one of evidence"
+                )
         self._reference = reference
         self._record = record
         self._stores = [store for folder in folders for store in (evidence_store(folder), TensorStore(folder))]
@@ -126,20 +128,23 @@ class EvidenceReplay:
         return [self._find(*evidence[place], of=cell.key) for place in places]
 
     def _find(self, key: str, sha256: str, *, of: CellKey) -> Tensor:
-        problem = f"the old evidence of {of} is not at hand; name the folder that has it with --evidence"
+        problem = Sentence(
+            f"the old evidence of {of} is not at hand; name the folder that has it with ", FieldName("evidence")
+        )
         for store in self._stores:
             try:
                 kept = store.get_with_metadata(key)
             except StoreError as error:
-                problem = str(error)
+                problem = error.sentence
                 continue
             if kept is None:
                 continue
             tensors, metadata = kept
             if "rows" in tensors:
-                problem = f"of the old evidence of {of} only the images that broke something were kept"
+                problem = Sentence(f"of the old evidence of {of} only the images that broke something were kept")
             elif metadata["sha256"] != sha256:
-                problem = f"{store.path(key)} should be the evidence with digest {sha256}, has {metadata['sha256']}"
+                found = metadata["sha256"]
+                problem = Sentence(f"{store.path(key)} should be the evidence with digest {sha256}, has {found}")
             else:
                 return tensors["adversarial"]
         raise EvidenceError(problem)

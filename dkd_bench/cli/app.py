@@ -14,6 +14,7 @@ from dkd_bench.cli.explain import explain
 from dkd_bench.cli.leaderboard import leaderboard
 from dkd_bench.cli.list import list_plugins
 from dkd_bench.cli.lss import lss
+from dkd_bench.cli.options import as_option
 from dkd_bench.cli.plot import plot
 from dkd_bench.cli.probe import probe
 from dkd_bench.cli.publish import publish
@@ -58,7 +59,7 @@ def main() -> NoReturn:
     except DkdBenchError as error:
         if debug:
             raise
-        report_error(str(error))
+        report_error(error.sentence.spelled(as_option))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _leave_interrupted()

@@ -15,7 +15,7 @@ from dkd_bench.data import Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense, DefenseMeta
 from dkd_bench.defense.reference import SEED_OFFSET, Reference
 from dkd_bench.doubts.answers import answers_vary, probe
-from dkd_bench.errors import ConfigError, PluginError, UndeclaredRandomnessError, UnknownNameError
+from dkd_bench.errors import ConfigError, FieldName, PluginError, UndeclaredRandomnessError, UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.settings import setting_names, settings_from_words
 from dkd_bench.plugins.suites import ALL, resolve_attacks
@@ -288,7 +288,9 @@ def check_words(request: RunRequest) -> None:
 
 def _default_budget(dataset: Dataset, norm: Norm) -> Budget:
     if norm not in dataset.default_eps:
-        raise ConfigError(f"dataset {dataset.name!r} has no budget of its own in {norm}; give one with --eps")
+        raise ConfigError(
+            f"dataset {dataset.name!r} has no budget of its own in {norm}; give one with ", FieldName("eps")
+        )
     return Budget(norm=norm, eps=dataset.default_eps[norm])
 
 
@@ -319,7 +321,9 @@ def defense_name(reference: str) -> str:
 
 def _device(word: str) -> torch.device:
     if word == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+        raise ConfigError(
+            FieldName("device"), " cuda: torch finds no CUDA device here; use ", FieldName("device"), " cpu or auto"
+        )
     return torch.device("cuda" if word != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -257,12 +257,12 @@ def test_the_reference_that_is_checked_against_is_of_the_words_that_run(own_chec
     reference = load_reference(ROOT / own_check["against"])
     words = understood(["run", *shlex.split(own_check["run"])])
     for made in reference.runs:
-        assert made.request["defenses"] == list(words["defense"])
-        assert made.request["attacks"] == list(words["attack"])
-        assert made.request["threat_models"] == list(words["threat_model"])
+        assert made.request["defenses"] == list(words["defenses"])
+        assert made.request["attacks"] == list(words["attacks"])
+        assert made.request["threat_models"] == list(words["threat_models"])
         assert made.request["n_examples"] == words["n_examples"] == reference.dataset.n
-    assert {cell.key.defense for cell in reference.cells} == set(words["defense"])
-    assert {cell.key.attack for cell in reference.cells} == set(words["attack"])
+    assert {cell.key.defense for cell in reference.cells} == set(words["defenses"])
+    assert {cell.key.attack for cell in reference.cells} == set(words["attacks"])
 
 
 def understood(words: list[str]) -> dict[str, Any]:
