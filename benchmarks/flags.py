@@ -14,13 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest import mock
 
 from dkd_bench import pipeline
-from dkd_bench.doubts.contradictions import diagnosed
 from dkd_bench.progress import SilentProgress
-from dkd_bench.steps.craft import Crafter
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.crafter import Crafter
+from dkd_bench.steps.prepare import Prepared, prepare
+from dkd_bench.steps.record import Findings, record
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.score import ask_clean, score_clean
 from dkd_bench.store.cache import cache_root
 from dkd_bench.store.files import TensorStore
 
@@ -45,23 +47,16 @@ class Clock:
         return wrapped
 
 
-def seconds_of(bench: Workbench) -> tuple[float, float]:
+def seconds_of(prepared: Prepared) -> tuple[float, float]:
     """Return the seconds of a whole run, and those of them that flags took."""
     clock = Clock()
-    challenge = pipeline.Challenger.challenge
-    pipeline.Challenger.challenge = clock.timed(challenge)  # type: ignore[method-assign]
-    pipeline.diagnosed = clock.timed(diagnosed)  # type: ignore[attr-defined]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            runner = pipeline.Runner(bench, SilentProgress(), Crafter(TensorStore(Path(folder))))
-            start = perf_counter()
-            runner.run_trials()
-            clock.timed(lambda: bench.flags)()
-            runner.record()
-            return perf_counter() - start, clock.seconds
-    finally:
-        pipeline.Challenger.challenge = challenge  # type: ignore[method-assign]
-        pipeline.diagnosed = diagnosed  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(pipeline, "doubt", clock.timed(pipeline.doubt)):
+        crafter = Crafter(TensorStore(Path(folder)))
+        start = perf_counter()
+        answers = ask_clean(prepared)
+        findings = Findings(clean=score_clean(prepared, answers))
+        record(prepared, findings, pipeline.measure(prepared, findings, answers, crafter, SilentProgress()))
+        return perf_counter() - start, clock.seconds
 
 
 def main() -> None:

@@ -27,15 +27,16 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from dkd_bench.attacks.jsma import JSMAConfig, targeted_jsma
+from dkd_bench.attacks.jsma import JSMASettings, targeted_jsma
 from dkd_bench.budget import perturbation_norms
 from dkd_bench.data import select_balanced
 from dkd_bench.progress import SilentProgress
-from dkd_bench.steps.prepare import train
 from dkd_bench.steps.request import TrainRequest
+from dkd_bench.steps.resolve import resolve
+from dkd_bench.steps.train import train
 from dkd_bench.target import Target
 
-CONFIG = JSMAConfig()
+SETTINGS = JSMASettings()
 ART_BATCH_SIZE = 1
 """Its default, and the fastest from 1 to 64: in a batch it pays a backward pass for each class that occurs."""
 
@@ -45,9 +46,9 @@ Craft = Callable[[Tensor, Tensor], Tensor]
 
 def ours(network: nn.Module, n_classes: int, *, logits: bool = False) -> Craft:
     """Return our attack."""
-    config = replace(CONFIG, logits=logits)
+    settings = replace(SETTINGS, logits=logits)
     return lambda images, classes: targeted_jsma(
-        Target(network, name="none", n_classes=n_classes), images, classes, config
+        Target(network, name="none", n_classes=n_classes), images, classes, settings
     )
 
 
@@ -65,7 +66,7 @@ def art(network: nn.Module, n_classes: int, shape: tuple[int, ...]) -> Craft:
         device_type="cpu",
     )
     attack = SaliencyMapMethod(
-        classifier, theta=CONFIG.theta, gamma=CONFIG.gamma, batch_size=ART_BATCH_SIZE, verbose=False
+        classifier, theta=SETTINGS.theta, gamma=SETTINGS.gamma, batch_size=ART_BATCH_SIZE, verbose=False
     )
     return lambda images, classes: torch.from_numpy(attack.generate(images.numpy().copy(), classes.numpy()))
 
@@ -74,7 +75,7 @@ def torchattacks(network: nn.Module) -> Craft:
     """Return the attack of torchattacks."""
     from torchattacks import JSMA
 
-    attack = JSMA(network, theta=CONFIG.theta, gamma=CONFIG.gamma)
+    attack = JSMA(network, theta=SETTINGS.theta, gamma=SETTINGS.gamma)
     attack.set_mode_targeted_by_label(quiet=True)
     return lambda images, classes: attack(images, classes)
 
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     words = parser.parse_args()
     request = TrainRequest(defenses=("none",), dataset=words.dataset, data_root=words.data_root, device="cpu")
-    trained = train(request, SilentProgress())
+    trained = train(resolve(request), SilentProgress())
     network, test = trained.defenses["none"].defense.members[0], trained.dataset.test
     images, labels = test.batch(select_balanced(test.labels, n_examples=words.n_images, seed=0))
     n_classes = trained.dataset.n_classes
@@ -116,11 +117,11 @@ def main() -> None:
             adversarial = craft(images, classes)
             speeds[name].append(len(images) / (perf_counter() - start))
             changed = perturbation_norms(images, adversarial, "l0")
-            hit = (network(adversarial).argmax(dim=1) == classes) & (changed <= CONFIG.gamma * images[0].numel())
+            hit = (network(adversarial).argmax(dim=1) == classes) & (changed <= SETTINGS.gamma * images[0].numel())
             hits[name].append(hit)
             values[name].append(changed[hit])
         print(f"round {number}: " + ", ".join(f"{name} {speeds[name][-1]:.1f} images/s" for name in attacks))
-    print(f"\n{words.dataset}, {len(images)} images, theta {CONFIG.theta:g}, gamma {CONFIG.gamma:g}, ", end="")
+    print(f"\n{words.dataset}, {len(images)} images, theta {SETTINGS.theta:g}, gamma {SETTINGS.gamma:g}, ", end="")
     print(f"{torch.get_num_threads()} threads\n")
     print(f"| {'attack':<17} | images/s | ours is faster by | reached | median values |")
     print("|:------------------|---------:|------------------:|--------:|--------------:|")

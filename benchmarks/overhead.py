@@ -18,17 +18,17 @@ from time import perf_counter
 
 from dkd_bench.pipeline import run
 from dkd_bench.progress import SilentProgress
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.request import RunRequest
 from dkd_bench.store.cache import cache_root
 
 
-def bare_attacks(bench: Workbench) -> float:
+def bare_attacks(prepared: Prepared) -> float:
     """Return the seconds that all attack calls of a plan take by themselves."""
-    chunks = list(bench.chunks())
+    chunks = list(prepared.images.chunks())
     start = perf_counter()
-    for craft in bench.plan.crafts:
-        target, attack = bench.target(craft), bench.attacks[craft.attack]
+    for craft in prepared.plan.crafts:
+        target, attack = prepared.targets.target(craft), prepared.attacks[craft.attack]
         for chunk, seed in zip(chunks, craft.seeds, strict=True):
             attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed)
     return perf_counter() - start

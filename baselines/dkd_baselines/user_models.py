@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
+from functools import reduce
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -62,12 +62,11 @@ class Standardize(nn.Module):
 class UserNetwork(nn.Module):
     """A user's network behind its own preprocessing, so that attacks see pixels in [0, 1]."""
 
-    def __init__(self, network: nn.Module, preprocessing: nn.Module, *, source: str) -> None:
-        """Take both, and the digest of the file of the function that made the network, as part of what it is."""
+    def __init__(self, network: nn.Module, preprocessing: nn.Module) -> None:
+        """Take both."""
         super().__init__()
         self.preprocessing = preprocessing
         self.network = network
-        self.source = source
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's logits, shape ``(N, K)``."""
@@ -80,8 +79,9 @@ class UserModel(Pretrained):
 
     Settings: ClassVar[type[Any]] = UserSettings
     settings: UserSettings
-    source: ClassVar[str]
     make: ClassVar[Callable[[], Any]]
+    Network: ClassVar[type[UserNetwork]]
+    """Stands in the factory's module, so that digests of the network see the code of the factory."""
 
     def __init__(self, images: ImageSpec, settings: UserSettings | None = None) -> None:
         """Make the network and load its weights."""
@@ -92,7 +92,7 @@ class UserModel(Pretrained):
         if self.settings.weights:
             path = Path(self.settings.weights).expanduser()
             load_state(network, read_state(path), source=path)
-        self.adopt(UserNetwork(network, self._preprocessing(), source=self.source))
+        self.adopt(self.Network(network, self._preprocessing()))
 
     def _preprocessing(self) -> nn.Module:
         if not self.settings.mean and not self.settings.std:
@@ -129,8 +129,8 @@ def torch_model(argument: str) -> type[Defense]:
         "__doc__": UserModel.__doc__,
         "__module__": __name__,
         "meta": DefenseMeta(name=f"torch-{argument}".translate(str.maketrans(".:", "--")), title=f"Model {argument}"),
-        "source": _source_digest(module, factory),
         "make": staticmethod(factory),
+        "Network": _network_class(module, factory),
     }
     return type("NamedUserModel", (UserModel,), members)
 
@@ -148,13 +148,16 @@ def _imported(name: str) -> ModuleType:
         raise ConfigError(f"no module {error.name!r}, neither installed nor in {here}; {_EXPECTED}") from error
 
 
-def _source_digest(module: ModuleType, factory: Callable[[], Any]) -> str:
-    """Return the digest of the file that the factory is written in; empty where there is none."""
-    try:
-        source_file = inspect.getsourcefile(inspect.unwrap(factory))
-    except TypeError:
-        source_file = module.__file__
-    return sha256(Path(source_file).read_bytes()).hexdigest() if source_file and Path(source_file).is_file() else ""
+def _network_class(module: ModuleType, factory: Callable[[], Any]) -> type[UserNetwork]:
+    """Return a class of the module that the user names and, below it, of the one that defines the factory."""
+    made = inspect.unwrap(factory)
+    defined = made.__module__ if inspect.isfunction(made) or inspect.isclass(made) else module.__name__
+    modules = dict.fromkeys((defined, module.__name__))
+    return reduce(_standing_in, modules, UserNetwork)
+
+
+def _standing_in(cls: type[UserNetwork], module: str) -> type[UserNetwork]:
+    return type(cls.__name__, (cls,), {"__module__": module, "__doc__": cls.__doc__})
 
 
 def _numbers(name: str, words: str) -> list[float]:

@@ -15,7 +15,8 @@ from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
 from dkd_bench.plugins.settings import NoSettings, settings_as_json
 from dkd_bench.randomness import isolated_randomness
 from dkd_bench.records.environment import ENVIRONMENT_LIBRARIES
-from dkd_bench.store.digests import code_digest, library_versions
+from dkd_bench.store.code import code_digest
+from dkd_bench.store.digests import library_versions
 from dkd_bench.target import Access, Target
 
 
@@ -47,12 +48,12 @@ class Attack(ABC):
     """Searches for misclassified images near clean ones."""
 
     meta: ClassVar[AttackMeta]
-    Config: ClassVar[type[Any]] = NoSettings
+    Settings: ClassVar[type[Any]] = NoSettings
     """A frozen, keyword-only dataclass with every parameter and its default."""
 
-    def __init__(self, config: Any = None) -> None:
-        """Take the parameters; the defaults of ``Config`` if none are given."""
-        self.config = self.Config() if config is None else config
+    def __init__(self, settings: Any = None) -> None:
+        """Take the parameters; the defaults of ``Settings`` if none are given."""
+        self.settings = self.Settings() if settings is None else settings
 
     @final
     def identity(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Attack(ABC):
         """
         return {
             "name": self.meta.name,
-            "parameters": settings_as_json(self.config),
+            "parameters": settings_as_json(self.settings),
             "libraries": library_versions(*(set(self.meta.libraries) - ENVIRONMENT_LIBRARIES)),
             "code": code_digest(type(self)),
         }

@@ -41,7 +41,7 @@ class _FlagsToDebug:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AutoAttackConfig:
+class AutoAttackSettings:
     """Parameters of AutoAttack's standard version; the defaults are the library's.
 
     Raises:
@@ -83,7 +83,7 @@ class AutoAttackStandard(Attack):
         libraries=("pyautoattack",),
         applies_to="deterministic",
     )
-    Config: ClassVar[type[Any]] = AutoAttackConfig
+    Settings: ClassVar[type[Any]] = AutoAttackSettings
 
     def variant(self, n_classes: int) -> Sequence[str]:
         """Return what runs against a target with ``n_classes``, in order; APGD-T needs four of them."""
@@ -93,23 +93,23 @@ class AutoAttackStandard(Attack):
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return misclassified images where there are any, else points of highest loss, all in the budget."""
-        config: AutoAttackConfig = self.config
+        settings: AutoAttackSettings = self.settings
         with torch.no_grad():
             right = target(images).argmax(dim=1) == labels
             apgd = APGDAttack(
                 target,
-                n_iter=config.apgd_steps,
-                rho=config.apgd_rho,
+                n_iter=settings.apgd_steps,
+                rho=settings.apgd_rho,
                 loss="ce",
                 logger=_FlagsToDebug(),
                 **_shared(images, budget),
             )
             adversarial = images.clone()
             if right.any():
-                points = _search(apgd, images[right], labels[right], restarts=config.apgd_restarts)
+                points = _search(apgd, images[right], labels[right], restarts=settings.apgd_restarts)
                 adversarial[right] = points.fooling_else_highest
             if not right.all():
-                points = _search(apgd, images[~right], labels[~right], restarts=config.apgd_restarts)
+                points = _search(apgd, images[~right], labels[~right], restarts=settings.apgd_restarts)
                 adversarial[~right] = points.highest
             for name in self.variant(target.n_classes)[1:]:
                 standing = right & (target(adversarial).argmax(dim=1) == labels)
@@ -122,44 +122,44 @@ class AutoAttackStandard(Attack):
         return adversarial
 
     def _library_attack(self, name: str, target: Target, images: Tensor, budget: Budget) -> Any:
-        config: AutoAttackConfig = self.config
+        settings: AutoAttackSettings = self.settings
         shared = {
             **_shared(images, budget),
-            "n_target_classes": min(config.target_classes, target.n_classes - 1),
+            "n_target_classes": min(settings.target_classes, target.n_classes - 1),
         }
         if name == "apgd-t":
             return APGDAttack_targeted(
                 target,
-                n_iter=config.apgd_steps,
-                n_restarts=config.apgd_restarts,
-                rho=config.apgd_rho,
+                n_iter=settings.apgd_steps,
+                n_restarts=settings.apgd_restarts,
+                rho=settings.apgd_rho,
                 logger=_FlagsToDebug(),
                 **shared,
             )
         if name == "fab-t":
             return FABAttack_PT(
                 target,
-                n_iter=config.fab_steps,
-                n_restarts=config.fab_restarts,
-                alpha_max=config.fab_alpha_max,
-                eta=config.fab_eta,
-                beta=config.fab_beta,
+                n_iter=settings.fab_steps,
+                n_restarts=settings.fab_restarts,
+                alpha_max=settings.fab_alpha_max,
+                eta=settings.fab_eta,
+                beta=settings.fab_beta,
                 targeted=True,
                 **shared,
             )
         assert name == "square", f"variant() names {name}, which nobody builds"
         return SquareAttack(
             target,
-            n_queries=config.square_queries,
-            n_restarts=config.square_restarts,
-            p_init=config.square_p_init,
+            n_queries=settings.square_queries,
+            n_restarts=settings.square_restarts,
+            p_init=settings.square_p_init,
             resc_schedule=False,
             **_shared(images, budget),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AutoAttackRandConfig:
+class AutoAttackRandSettings:
     """Parameters of AutoAttack's version for randomised defences; the first four defaults are the library's.
 
     Raises:
@@ -196,7 +196,7 @@ class AutoAttackRand(Attack):
         applies_to="randomized",
         averages_draws=True,
     )
-    Config: ClassVar[type[Any]] = AutoAttackRandConfig
+    Settings: ClassVar[type[Any]] = AutoAttackRandSettings
 
     def variant(self, n_classes: int) -> Sequence[str]:
         """Return what runs against a target with ``n_classes``, in order; two classes have no DLR loss."""
@@ -204,22 +204,22 @@ class AutoAttackRand(Attack):
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return for each image the candidate that is misclassified most often."""
-        config: AutoAttackRandConfig = self.config
+        settings: AutoAttackRandSettings = self.settings
         with torch.no_grad():
             candidates = [images]
             for name in self.variant(target.n_classes):
                 apgd = APGDAttack(
                     target,
-                    n_iter=config.apgd_steps,
-                    rho=config.apgd_rho,
-                    eot_iter=config.eot_iter,
+                    n_iter=settings.apgd_steps,
+                    rho=settings.apgd_rho,
+                    eot_iter=settings.eot_iter,
                     loss=name.removeprefix("apgd-"),
                     logger=_FlagsToDebug(),
                     **_shared(images, budget),
                 )
-                points = _search(apgd, images, labels, restarts=config.apgd_restarts)
+                points = _search(apgd, images, labels, restarts=settings.apgd_restarts)
                 candidates += [points.highest, points.fooling_else_highest]
-            return _most_often_wrong(target, candidates, labels, draws=config.selection_draws)
+            return _most_often_wrong(target, candidates, labels, draws=settings.selection_draws)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from dkd_bench.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorPGDConfig:
+class DetectorPGDSettings:
     """Parameters of detector-aware PGD.
 
     Raises:
@@ -61,35 +61,35 @@ class DetectorPGD(Attack):
     """
 
     meta = AttackMeta(name="detector-pgd", title="Detector-aware PGD", kind="fixed", access="detectors", effort="steps")
-    Config: ClassVar[type[Any]] = DetectorPGDConfig
+    Settings: ClassVar[type[Any]] = DetectorPGDSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return the best queried point of each image, the clean one included."""
-        config: DetectorPGDConfig = self.config
-        best = _BestPoints(images, labels, kappa=config.kappa)
+        settings: DetectorPGDSettings = self.settings
+        best = _BestPoints(images, labels, kappa=settings.kappa)
         with torch.no_grad():
             best.offer(torch.arange(len(images), device=images.device), images, verdict_on(target, images, labels))
-        for _ in range(config.restarts):
+        for _ in range(settings.restarts):
             starts = project(images, images + _random_perturbations(images, budget), budget)
             self._ascend(target, budget, starts, best)
         return best.points
 
     def _ascend(self, target: Target, budget: Budget, starts: Tensor, best: _BestPoints) -> None:
         """Offer to ``best`` what is on the way from ``starts``, of the images that are not done."""
-        config: DetectorPGDConfig = self.config
+        settings: DetectorPGDSettings = self.settings
         rows = (~best.done).nonzero().flatten()
         x, direction = starts[rows], torch.zeros_like(starts[rows])
-        for step in range(config.steps + 1):
+        for step in range(settings.steps + 1):
             if not len(rows):
                 return
             x = x.detach().requires_grad_()
             verdict = verdict_on(target, x, best.labels[rows])
             best.offer(rows, x.detach(), verdict)
-            if step == config.steps:
+            if step == settings.steps:
                 return
-            loss = torch.where(verdict.margin <= config.kappa, verdict.pull, -verdict.excess())
-            direction = config.momentum * direction + _unit(_gradient(loss, x))
-            length = config.rel_stepsize * _eps(budget) * _cosine(step, config.steps)
+            loss = torch.where(verdict.margin <= settings.kappa, verdict.pull, -verdict.excess())
+            direction = settings.momentum * direction + _unit(_gradient(loss, x))
+            length = settings.rel_stepsize * _eps(budget) * _cosine(step, settings.steps)
             stepped = x.detach() + length * (direction.sign() if budget.norm == "linf" else _unit(direction))
             standing = ~best.done[rows]
             rows, direction = rows[standing], direction[standing]
@@ -120,7 +120,7 @@ class _BestPoints:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorCarliniWagnerConfig:
+class DetectorCarliniWagnerSettings:
     """Parameters of detector-aware Carlini-Wagner.
 
     The authors' attack on MagNet takes up to 4 times 10,000 steps of 0.01; here it is 5 times 200, which begin at 0.1
@@ -169,7 +169,7 @@ class DetectorCarliniWagner(Attack):
         norms=("l2",),
         access="detectors",
     )
-    Config: ClassVar[type[Any]] = DetectorCarliniWagnerConfig
+    Settings: ClassVar[type[Any]] = DetectorCarliniWagnerSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return the nearest accepted images, the clean ones where none is found."""
@@ -181,11 +181,11 @@ class DetectorCarliniWagner(Attack):
         return adversarial
 
     def _nearest(self, target: Target, images: Tensor, labels: Tensor) -> Tensor:
-        config: DetectorCarliniWagnerConfig = self.config
+        settings: DetectorCarliniWagnerSettings = self.settings
         found, distance = images.clone(), images.new_full((len(images),), torch.inf)
-        const = torch.full_like(distance, config.initial_const)
+        const = torch.full_like(distance, settings.initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, torch.inf)
-        for _ in range(config.binary_search_steps):
+        for _ in range(settings.binary_search_steps):
             points, squared = self._descend(target, images, labels, const)
             found = torch.where((squared < distance).view(-1, 1, 1, 1), points, found)
             distance = torch.minimum(squared, distance)
@@ -196,17 +196,17 @@ class DetectorCarliniWagner(Attack):
 
     def _descend(self, target: Target, images: Tensor, labels: Tensor, const: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nearest accepted points of one descent, and their squared distances; infinite where none."""
-        config: DetectorCarliniWagnerConfig = self.config
+        settings: DetectorCarliniWagnerSettings = self.settings
         nearest, distance = images.clone(), images.new_full((len(images),), torch.inf)
         variable = ((2 * images - 1) * _INSIDE).atanh().requires_grad_()
-        optimizer = torch.optim.Adam([variable], lr=config.stepsize)
-        for step in range(config.steps):
-            optimizer.param_groups[0]["lr"] = config.stepsize * _cosine(step, config.steps)
+        optimizer = torch.optim.Adam([variable], lr=settings.stepsize)
+        for step in range(settings.steps):
+            optimizer.param_groups[0]["lr"] = settings.stepsize * _cosine(step, settings.steps)
             x = (variable.tanh() + 1) / 2
             verdict = verdict_on(target, x, labels)
             squared = (x - images).flatten(1).square().sum(dim=1)
-            violation = (config.kappa - verdict.margin).clamp_min(0)
-            violation = violation + config.detector_weight * verdict.excess(config.slack)
+            violation = (settings.kappa - verdict.margin).clamp_min(0)
+            violation = violation + settings.detector_weight * verdict.excess(settings.slack)
             better = verdict.fooled & (violation.detach() == 0) & (squared.detach() < distance)
             nearest = torch.where(better.view(-1, 1, 1, 1), x.detach(), nearest)
             distance = torch.where(better, squared.detach(), distance)

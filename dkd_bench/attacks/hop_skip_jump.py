@@ -32,7 +32,7 @@ _NO_ANSWER = -2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HopSkipJumpConfig:
+class HopSkipJumpSettings:
     """Parameters of HopSkipJump.
 
     The authors begin with 100 queries for a gradient and allow 10,000; with the defaults here an image costs about
@@ -69,13 +69,13 @@ class HopSkipJump(Attack):
     meta = AttackMeta(
         name="hop-skip-jump", title="HopSkipJump", kind="minimum_norm", norms=("l2", "linf"), access="decisions"
     )
-    Config: ClassVar[type[Any]] = HopSkipJumpConfig
+    Settings: ClassVar[type[Any]] = HopSkipJumpSettings
 
     @torch.no_grad()
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return near misclassified images, each asked about once more; the clean one where none is found."""
-        config: HopSkipJumpConfig = self.config
-        noise = torch.rand(config.noise_starts, *images.shape[1:], device=images.device)
+        settings: HopSkipJumpSettings = self.settings
+        noise = torch.rand(settings.noise_starts, *images.shape[1:], device=images.device)
         candidates = torch.cat([images, noise])
         suitable = _misclassified(_answers(target, candidates), labels.unsqueeze(1))
         distances = _distances(images, candidates, budget.norm).masked_fill(~suitable, torch.inf)
@@ -83,9 +83,9 @@ class HopSkipJump(Attack):
         adversarial = images.clone()
         if len(rows):
             search = _Search(target, images[rows], labels[rows], budget.norm)
-            order = distances[rows].argsort(dim=1, stable=True)[:, : config.starts]
+            order = distances[rows].argsort(dim=1, stable=True)[:, : settings.starts]
             order = torch.where(distances[rows].gather(1, order).isfinite(), order, order[:, :1])
-            points = search.run(candidates[order.T], config)
+            points = search.run(candidates[order.T], settings)
             verified = search.misclassified(points)
             adversarial[rows[verified]] = points[verified]
         return adversarial
@@ -102,18 +102,18 @@ class _Search:
         self._norm = norm
         self._n_values = images[0].numel()
 
-    def run(self, starts: Tensor, config: HopSkipJumpConfig) -> Tensor:
+    def run(self, starts: Tensor, settings: HopSkipJumpSettings) -> Tensor:
         """Return the nearest boundary points seen on the way from misclassified images (algorithm 2).
 
         Args:
             starts: ``S`` of them for each clean image, shape ``(S, N, C, H, W)``.
-            config: parameters of the search.
+            settings: parameters of the search.
         """
         points, distance = self._nearest_boundary(starts)
         nearest, least = points, distance
-        for step in range(1, config.steps + 1):
+        for step in range(1, settings.steps + 1):
             reach = torch.full_like(distance, _FIRST_REACH) if step == 1 else distance / self._n_values
-            n_evals = min(int(config.initial_gradient_evals * math.sqrt(step)), config.max_gradient_evals)
+            n_evals = min(int(settings.initial_gradient_evals * math.sqrt(step)), settings.max_gradient_evals)
             normals = self._normals(points, _as_images(reach.clamp_min(_LEAST_REACH)), n_evals)
             points = self._to_boundary(self._stepped(points, normals, distance / math.sqrt(step)))
             distance = self._distance(points)

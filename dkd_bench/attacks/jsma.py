@@ -24,7 +24,7 @@ PAIRS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JSMAConfig:
+class JSMASettings:
     """Parameters of JSMA.
 
     Raises:
@@ -74,29 +74,29 @@ class JSMA(Attack):
     """
 
     meta = AttackMeta(name="jsma", title="JSMA", kind="minimum_norm", norms=("l0",))
-    Config: ClassVar[type[Any]] = JSMAConfig
+    Settings: ClassVar[type[Any]] = JSMASettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return misclassified images with few changed values, the clean ones where none are found."""
         every = torch.arange(target.n_classes, device=images.device)
         wrong = every != labels.unsqueeze(1)
         aims = every.expand(len(images), -1)[wrong].view(len(images), -1)
-        return _Search(target, images, accepted=wrong, config=self.config).run(aims)
+        return _Search(target, images, accepted=wrong, settings=self.settings).run(aims)
 
 
-def targeted_jsma(target: Target, images: Tensor, classes: Tensor, config: JSMAConfig) -> Tensor:
+def targeted_jsma(target: Target, images: Tensor, classes: Tensor, settings: JSMASettings) -> Tensor:
     """Return images that ``target`` puts into ``classes``, one for each clean image; the clean one where none is found.
 
     Args:
         target: the network, which counts its evaluations.
         images: clean images in [0, 1], float32, shape ``(N, C, H, W)``.
         classes: the class that each image is to be taken for, int64, shape ``(N,)``.
-        config: parameters of the search.
+        settings: parameters of the search.
     """
     every = torch.arange(target.n_classes, device=images.device)
     accepted = every == classes.unsqueeze(1)
     with torch.enable_grad():
-        return _Search(target, images, accepted=accepted, config=config).run(classes.unsqueeze(1))
+        return _Search(target, images, accepted=accepted, settings=settings).run(classes.unsqueeze(1))
 
 
 class _Slopes(NamedTuple):
@@ -118,23 +118,23 @@ class _Search:
     ended, or can no longer beat the best image found of its clean one, is evaluated no more.
     """
 
-    def __init__(self, target: Target, images: Tensor, *, accepted: Tensor, config: JSMAConfig) -> None:
+    def __init__(self, target: Target, images: Tensor, *, accepted: Tensor, settings: JSMASettings) -> None:
         """Take the clean images, and which answers are a success for each, bool, shape ``(N, K)``."""
         self._target = target
         self._images = images
         self._accepted = accepted
-        self._config = config
+        self._settings = settings
         self._found = images.clone()
         self._ranks = torch.full((len(images),), torch.iinfo(torch.int64).max, device=images.device)
         self._n_values = images[0].numel()
         # A share such as 0.29 of 100 values is 28.999... in floats.
-        allowed = floor(self._n_values * config.gamma / 2 + 1e-9)
+        allowed = floor(self._n_values * settings.gamma / 2 + 1e-9)
         if allowed < 1:
             raise ConfigError(
                 f"gamma must allow a pair of the {self._n_values} values, at least {2 / self._n_values:.3g}; "
-                f"got {config.gamma:g}"
+                f"got {settings.gamma:g}"
             )
-        self._steps = min(config.iterations, allowed)
+        self._steps = min(settings.iterations, allowed)
 
     def run(self, aims: Tensor) -> Tensor:
         """Return the best image found of each clean one; ``aims`` are the classes to aim at, shape ``(N, T)``."""
@@ -207,9 +207,9 @@ class _Search:
             (gradient,) = torch.autograd.grad(outputs.sum(), x, retain_graph=True)
             return gradient.flatten(1)
 
-        outputs = logits if self._config.logits else logits.log_softmax(dim=1)
+        outputs = logits if self._settings.logits else logits.log_softmax(dim=1)
         aimed = [product(outputs.gather(1, column)) for column in classes.split(1, dim=1)]
-        return torch.stack(aimed, dim=1), product(logits) if self._config.logits else torch.zeros_like(aimed[0])
+        return torch.stack(aimed, dim=1), product(logits) if self._settings.logits else torch.zeros_like(aimed[0])
 
     def _moved(self, points: Tensor, aimed: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Return the points one step on, and which of them had a pair of values to go by.
@@ -217,13 +217,13 @@ class _Search:
         A step raises the pair that does most for the class aimed at and against the others. Lowering is the
         same with both signs turned.
         """
-        up = self._config.increase
+        up = self._settings.increase
         flat = points.flatten(1)
-        roomy = flat < 1 - self._config.room if up else flat > self._config.room
+        roomy = flat < 1 - self._settings.room if up else flat > self._settings.room
         free = roomy & (aimed + others).isfinite()
         toward, against = (each.where(free, -torch.inf) for each in ((aimed, -others) if up else (-aimed, others)))
-        pairs, there = best_pairs(toward, against) if self._config.logits else steepest_pairs(toward)
-        theta = self._config.theta if up else -self._config.theta
+        pairs, there = best_pairs(toward, against) if self._settings.logits else steepest_pairs(toward)
+        theta = self._settings.theta if up else -self._settings.theta
         stepped = (flat.gather(1, pairs) + theta).clamp(0, 1)
         return flat.scatter(1, pairs, stepped).view_as(points), there
 

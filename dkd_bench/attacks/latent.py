@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentConfig:
+class LatentSettings:
     """Parameters of the search among generated images.
 
     Athalye et al. take 30 restarts of 3,000 steps and then 5 x 30,000 steps, with the same stepsize and constant:
@@ -66,28 +66,28 @@ class LatentSpace(Attack):
         averages_draws=True,
         access="generator",
     )
-    Config: ClassVar[type[Any]] = LatentConfig
+    Settings: ClassVar[type[Any]] = LatentSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return the nearest misclassified generated image that was found, the clean one where there is none."""
-        shape = (len(images), self.config.restarts, target.generator.latent_dimension)
+        shape = (len(images), self.settings.restarts, target.generator.latent_dimension)
         starts = torch.randn(shape, device=images.device)
-        at_once = max(1, ROWS_AT_ONCE // self.config.restarts)
+        at_once = max(1, ROWS_AT_ONCE // self.settings.restarts)
         pieces = zip(images.split(at_once), labels.split(at_once), starts.split(at_once), strict=True)
-        return torch.cat([_Search(target, *piece[:2], config=self.config).run(piece[2]) for piece in pieces])
+        return torch.cat([_Search(target, *piece[:2], settings=self.settings).run(piece[2]) for piece in pieces])
 
 
 @final
 class _Search:
     """Searches for the nearest misclassified generated image of each clean one, and keeps the best it comes across."""
 
-    def __init__(self, target: Target, images: Tensor, labels: Tensor, *, config: LatentConfig) -> None:
+    def __init__(self, target: Target, images: Tensor, labels: Tensor, *, settings: LatentSettings) -> None:
         """Take the clean images and their labels."""
         self._target = target
         self._generator = target.generator
         self._images = images
         self._labels = labels
-        self._config = config
+        self._settings = settings
         self._found = images.clone()
         self._distances = torch.full(labels.shape, torch.inf, device=images.device)
 
@@ -96,8 +96,8 @@ class _Search:
         nearest = self._nearest(starts)
         low = torch.zeros_like(self._distances)
         high = torch.full_like(low, torch.inf)
-        const = torch.full_like(low, self._config.initial_const)
-        for _ in range(self._config.binary_search_steps):
+        const = torch.full_like(low, self._settings.initial_const)
+        for _ in range(self._settings.binary_search_steps):
             success = self._descend(nearest, const)
             low, high = torch.where(success, low, const), torch.where(success, const, high)
             const = torch.where(high.isinf(), 10 * const, (low + high) / 2)
@@ -109,7 +109,7 @@ class _Search:
         owners = torch.arange(n_images, device=starts.device).repeat_interleave(restarts)
         goals = self._images[owners]
         latents, optimizer = self._leaf(starts.flatten(0, 1))
-        for _ in range(self._config.search_steps):
+        for _ in range(self._settings.search_steps):
             error = _squared_distances(self._generator.generate(latents), goals)
             (latents.grad,) = torch.autograd.grad(error.sum(), latents)
             optimizer.step()
@@ -121,13 +121,13 @@ class _Search:
         """Minimise distance and hinge from ``starts``, and return for which images that came upon a success."""
         latents, optimizer = self._leaf(starts)
         success = torch.zeros_like(const, dtype=torch.bool)
-        for step in range(self._config.steps + 1):
+        for step in range(self._settings.steps + 1):
             made = self._generator.generate(latents)
             distances = _squared_distances(made, self._images)
             lead = self._lead(made)
             success |= self._take_over(made.detach(), distances.detach(), lead.detach())
-            if step < self._config.steps:
-                hinge = (self._config.kappa - lead).clamp_min(0)
+            if step < self._settings.steps:
+                hinge = (self._settings.kappa - lead).clamp_min(0)
                 (latents.grad,) = torch.autograd.grad((distances + const * hinge).sum(), latents)
                 self._target.backward_passes += len(latents)
                 optimizer.step()
@@ -135,7 +135,7 @@ class _Search:
 
     def _leaf(self, starts: Tensor) -> tuple[Tensor, torch.optim.Adam]:
         latents = starts.clone().requires_grad_()
-        return latents, torch.optim.Adam([latents], lr=self._config.stepsize)
+        return latents, torch.optim.Adam([latents], lr=self._settings.stepsize)
 
     def _lead(self, made: Tensor) -> Tensor:
         """Return by how much the likeliest wrong class leads over the label, in logits, shape ``(N,)``."""
@@ -148,7 +148,7 @@ class _Search:
 
     def _take_over(self, made: Tensor, distances: Tensor, lead: Tensor) -> Tensor:
         """Keep images that are misclassified and nearer than what was found before; return which are misclassified."""
-        success = (lead > 0) & (lead >= self._config.kappa)
+        success = (lead > 0) & (lead >= self._settings.kappa)
         better = success & (distances < self._distances)
         self._found[better] = made[better]
         self._distances[better] = distances[better]

@@ -20,7 +20,7 @@ _NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SquareConfig:
+class SquareSettings:
     """Parameters of Square.
 
     Raises:
@@ -48,23 +48,23 @@ class Square(Attack):
     """
 
     meta = AttackMeta(name="square", title="Square", kind="fixed", libraries=("pyautoattack",), access="scores")
-    Config: ClassVar[type[Any]] = SquareConfig
+    Settings: ClassVar[type[Any]] = SquareSettings
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         """Return misclassified images that no detector rejects where there are any, else those of least loss."""
-        config: SquareConfig = self.config
+        settings: SquareSettings = self.settings
         search = _Search(
             target,
             norm=_NORMS[budget.norm],
-            n_queries=config.queries,
+            n_queries=settings.queries,
             eps=budget.eps,
-            p_init=config.p_init,
+            p_init=settings.p_init,
             device=images.device,
         )
         search.init_hyperparam(images)
         with torch.no_grad():
             adversarial, least = images, search.loss_of(images, labels)
-            for _ in range(config.restarts):
+            for _ in range(settings.restarts):
                 _, points = search.attack_single_run(images, labels)
                 loss = search.loss_of(points, labels)
                 adversarial = torch.where((loss < least).view(-1, 1, 1, 1), points, adversarial)

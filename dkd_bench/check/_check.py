@@ -12,7 +12,7 @@ from dkd_bench.check._replay import EvidenceReplay
 from dkd_bench.check._report import CheckReport
 from dkd_bench.errors import Sentence, Spelling, StoreError
 from dkd_bench.progress import Progress
-from dkd_bench.records.rundir import load_for_ranking
+from dkd_bench.records.rundir import load_with_doubt
 from dkd_bench.steps.request import CheckRequest
 from dkd_bench.store.files import append_file, write_file
 
@@ -25,19 +25,19 @@ def check_run(request: CheckRequest, progress: Progress) -> CheckReport:
         StoreError: if run or reference is damaged, edited, or of another schema version.
         IncompleteRunError: if the run is incomplete, or its verification does not bear it out.
     """
-    reference, record = load_reference(request.against), load_for_ranking(request.run)
-    folder = request.run if request.run.is_dir() else request.run.parent
+    reference, run = load_reference(request.against), load_with_doubt(request.run)
+    assert run.folder is not None, "it was read from one"
     replay = EvidenceReplay(
         reference,
-        record,
-        folders=(*request.evidence, folder),
+        run.record,
+        folders=(*request.evidence, run.folder),
         device=request.device,
         data_root=request.data_root,
         progress=progress,
     )
     return compare(
         reference,
-        record,
+        run,
         alpha=request.alpha,
         tolerance=request.tolerance,
         strict_environment=request.strict_environment,
@@ -53,7 +53,7 @@ def make_reference(runs: Sequence[Path], out: Path) -> str:
         StoreError: if a run is damaged, or ``out`` cannot be written.
         IncompleteRunError: if a run is incomplete, or its verification does not bear it out.
     """
-    reference = reference_from([load_for_ranking(run) for run in runs])
+    reference = reference_from([load_with_doubt(run) for run in runs])
     save_reference(reference, out)
     noun = "run" if len(runs) == 1 else "runs"
     return (

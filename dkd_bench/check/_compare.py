@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from dkd_bench.check._decide import Decision, Rule, Sample, decide, holm
-from dkd_bench.check._records import CellKey, Reference, ReferenceCell, cell_key
+from dkd_bench.check._records import Reference, ReferenceCell
 from dkd_bench.check._reference import (
     attack_digest,
     cells_with_a_number,
@@ -18,8 +18,9 @@ from dkd_bench.check._reference import (
 )
 from dkd_bench.check._report import CellVerdict, CheckReport, Side, Verdict
 from dkd_bench.errors import DatasetError, EvidenceError, FieldName, PluginError, Sentence, StoreError
-from dkd_bench.records import Fraction, RunRecord
+from dkd_bench.records import CellKey, Fraction, RunRecord
 from dkd_bench.records.environment import environment_changes, environment_of
+from dkd_bench.records.rundir import LoadedRun, as_loaded
 from dkd_bench.records.statistics import paired_difference
 
 DEFAULT = Rule()
@@ -48,7 +49,7 @@ class _Replayed:
 
 def compare(
     reference: Reference,
-    record: RunRecord,
+    run: RunRecord | LoadedRun,
     *,
     alpha: float = DEFAULT.alpha,
     tolerance: float = DEFAULT.tolerance,
@@ -59,7 +60,7 @@ def compare(
 
     Args:
         reference: one run, or several under other training seeds; worse is what is worse than every one of them.
-        record: the run to check.
+        run: the run to check: its record, or as it was loaded.
         alpha: how likely a false alarm is at most, over all cells together.
         tolerance: a drop of no more than this is no regression.
         strict_environment: compare nothing that was computed elsewhere: by another torch, processor, device.
@@ -73,8 +74,9 @@ def compare(
         StoreError: if its outcomes are not one for each image.
     """
     rule = Rule(alpha=alpha, tolerance=tolerance)
-    check_usable(record, called="the run")
-    checked = _Check(reference, record, rule, replay)
+    loaded = as_loaded(run)
+    check_usable(loaded, called="the run")
+    checked = _Check(reference, loaded.record, rule, replay)
     environment = checked.environment()
     return CheckReport(
         alpha=alpha,
@@ -167,7 +169,7 @@ class _Check:
 
     def _why_missing(self, key: CellKey) -> Sentence:
         for cell in self._record.cells:
-            if cell_key(cell, dataset=key.dataset) == key:
+            if cell.key.with_dataset(key.dataset) == key:
                 return Sentence(f"the run has no number: {cell.reason or cell.status}")
         return Sentence("the run does not have this cell; run it with the command of the reference")
 

@@ -4,43 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from dkd_bench.budget import Budget, Norm
 from dkd_bench.check._outcomes import unpacked
-from dkd_bench.records import CellRecord, Fraction
+from dkd_bench.records import CellKey, Fraction, Record
 
 REFERENCE_VERSION: Literal[1] = 1
 
 
-class Part(BaseModel):
-    """What is kept is frozen, has no NaN and no field that this version does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CellKey(Part):
-    """Which cell is meant: one defence under one decision rule, threat model, attack and budget."""
-
-    defense: str
-    decision: str
-    dataset: str
-    threat_model: str
-    attack: str
-    norm: Norm
-    eps: float | None
-    """``None`` for a minimum-norm attack without budget."""
-
-    def __str__(self) -> str:
-        return f"{self.defense} {self.decision}, {self.threat_model}, {self.attack} {self.budget}"
-
-    @property
-    def budget(self) -> Budget:
-        """The budget of the cell."""
-        return Budget(norm=self.norm, eps=self.eps)
-
-
-class ReferenceDefense(Part):
+class ReferenceDefense(Record):
     """A defence as one run of the reference had it."""
 
     weights_sha256: str
@@ -49,7 +21,7 @@ class ReferenceDefense(Part):
     """The names of the flags that it raised, in alphabetical order."""
 
 
-class ReferenceRun(Part):
+class ReferenceRun(Record):
     """One run that the reference was made of."""
 
     command: str
@@ -65,7 +37,7 @@ class ReferenceRun(Part):
     """Key and SHA-256 of each craft."""
 
 
-class RecordedOutcomes(Part):
+class RecordedOutcomes(Record):
     """What one run found in one cell."""
 
     survived: str
@@ -74,7 +46,7 @@ class RecordedOutcomes(Part):
     """For each target in turn the crafts, chunk by chunk: positions in the run's ``evidence``."""
 
 
-class ReferenceCell(Part):
+class ReferenceCell(Record):
     """One cell as the runs of the reference found it."""
 
     key: CellKey
@@ -86,7 +58,7 @@ class ReferenceCell(Part):
     """One for each run of the reference, in its order."""
 
 
-class ReferenceDataset(Part):
+class ReferenceDataset(Record):
     """The images of all runs of a reference."""
 
     name: str
@@ -96,7 +68,7 @@ class ReferenceDataset(Part):
     """Of their positions in the test set, in the order of all outcomes."""
 
 
-class Reference(Part):
+class Reference(Record):
     """What later runs are checked against: one run, or several that differ in their training seed alone."""
 
     schema_version: Literal[1] = REFERENCE_VERSION
@@ -125,19 +97,6 @@ class Reference(Part):
     def shares(self, cell: ReferenceCell) -> tuple[tuple[Fraction, ...], ...]:
         """Return for each run the share of draws that each image survived: 0 or 1 where there is one draw."""
         return tuple(unpacked(each.survived, n=self.dataset.n, draws=cell.draws) for each in cell.runs)
-
-
-def cell_key(cell: CellRecord, *, dataset: str) -> CellKey:
-    """Return which cell of a run this is; ``dataset`` is what its images are called."""
-    return CellKey(
-        defense=cell.defense,
-        decision=cell.decision,
-        dataset=dataset,
-        threat_model=cell.threat_model,
-        attack=cell.attack,
-        norm=cell.norm,
-        eps=cell.eps,
-    )
 
 
 def twice(keys: list[CellKey]) -> CellKey:

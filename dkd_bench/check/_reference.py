@@ -11,27 +11,25 @@ from pydantic import ValidationError
 from dkd_bench.check._outcomes import packed
 from dkd_bench.check._records import (
     REFERENCE_VERSION,
-    CellKey,
     RecordedOutcomes,
     Reference,
     ReferenceCell,
     ReferenceDataset,
     ReferenceDefense,
     ReferenceRun,
-    cell_key,
     twice,
 )
 from dkd_bench.errors import ConfigError, FieldName, IncompleteRunError, StoreError
-from dkd_bench.records import CellRecord, Fraction, RunRecord
-from dkd_bench.records.rundir import found_fault
-from dkd_bench.steps.score import SCORING_DRAWS
+from dkd_bench.records import CellKey, CellRecord, Fraction, RunRecord
+from dkd_bench.records.rundir import LoadedRun, as_loaded
+from dkd_bench.steps.scoring import SCORING_DRAWS
 from dkd_bench.store.digests import digest_json
 from dkd_bench.store.files import read_json, write_json
 
 _AGAIN = "make it again with 'dkd-bench reference RUN --out FILE'"
 
 
-def reference_from(runs: Sequence[RunRecord]) -> Reference:
+def reference_from(runs: Sequence[RunRecord | LoadedRun]) -> Reference:
     """Return the reference that ``runs`` make up: one, or several of one request under other training seeds.
 
     Cells without a number are left out.
@@ -45,8 +43,9 @@ def reference_from(runs: Sequence[RunRecord]) -> Reference:
     if not runs:
         raise ConfigError("a reference needs at least one run; name one, as 'dkd-bench run' writes it")
     for number, run in enumerate(runs, start=1):
-        check_usable(run, called=f"run {number} of {len(runs)}")
-    datasets = [dataset_of(run) for run in runs]
+        check_usable(as_loaded(run), called=f"run {number} of {len(runs)}")
+    records = [as_loaded(run).record for run in runs]
+    datasets = [dataset_of(record) for record in records]
     for number, dataset in enumerate(datasets, start=1):
         if (dataset.digest, dataset.indices_sha256) != (datasets[0].digest, datasets[0].indices_sha256):
             raise ConfigError(
@@ -60,13 +59,13 @@ def reference_from(runs: Sequence[RunRecord]) -> Reference:
                 ", and with other ",
                 FieldName("training_seed"),
             )
-    _check_only_seeds_differ(runs)
-    made = [_run(run) for run in runs]
+    _check_only_seeds_differ(records)
+    made = [_run(record) for record in records]
     content: dict[str, Any] = {
         "schema_version": REFERENCE_VERSION,
         "dataset": datasets[0].model_dump(mode="json"),
         "runs": [each.model_dump(mode="json") for each in made],
-        "cells": [cell.model_dump(mode="json") for cell in _cells(runs, made, datasets[0].name)],
+        "cells": [cell.model_dump(mode="json") for cell in _cells(records, made, datasets[0].name)],
     }
     return Reference.model_validate({**content, "digest": digest_json(content)})
 
@@ -144,26 +143,25 @@ def cells_with_a_number(run: RunRecord, *, dataset: str) -> dict[CellKey, CellRe
     Raises:
         ConfigError: if a cell stands in it twice.
     """
-    keys = [cell_key(cell, dataset=dataset) for cell in run.cells]
+    keys = [cell.key.with_dataset(dataset) for cell in run.cells]
     if len(set(keys)) < len(keys):
         raise ConfigError(f"the cell {twice(keys)} stands twice in the run; make the run again")
     return {key: cell for key, cell in zip(keys, run.cells, strict=True) if cell.status == "ok"}
 
 
-def check_usable(run: RunRecord, *, called: str) -> None:
+def check_usable(run: LoadedRun, *, called: str) -> None:
     """Raise IncompleteRunError if the run is incomplete, or its verification does not bear it out.
 
     ``called`` is its name in the sentence. A run that nobody verified is as good as one that was.
     """
-    if not run.complete:
-        reason = next((f": {cell.reason}" for cell in run.cells if cell.status != "ok" and cell.reason), "")
+    if not run.record.complete:
+        reason = next((f": {cell.reason}" for cell in run.record.cells if cell.status != "ok" and cell.reason), "")
         raise IncompleteRunError(
             f"{called} is incomplete{reason}; the same 'dkd-bench run' command goes on from what was done"
         )
-    doubt = found_fault(run)
-    if doubt is not None:
+    if run.doubt is not None:
         raise IncompleteRunError(
-            f"{called} has numbers that its evidence does not bear out ({doubt}); make the run again, or verify "
+            f"{called} has numbers that its evidence does not bear out ({run.doubt}); make the run again, or verify "
             "it again with 'dkd-bench verify'"
         )
 
@@ -177,8 +175,7 @@ def shares_of(cell: CellRecord, *, n: int) -> tuple[Fraction, ...]:
     shares = cell.shares
     if len(shares) != n:
         raise StoreError(
-            f"the cell {cell_key(cell, dataset=cell.dataset)} must have {n} outcomes, has {len(shares)}; "
-            "its record is damaged, make the run again"
+            f"the cell {cell.key} must have {n} outcomes, has {len(shares)}; its record is damaged, make the run again"
         )
     return shares
 
@@ -297,7 +294,7 @@ def _places(cell: CellRecord, record: RunRecord, run: ReferenceRun) -> tuple[tup
         if record.evidence[key].chunk == 0:
             targets.append([])
         if not targets:
-            raise ConfigError(f"the evidence of {cell_key(cell, dataset=cell.dataset)} does not begin with chunk 0")
+            raise ConfigError(f"the evidence of {cell.key} does not begin with chunk 0")
         targets[-1].append(places[key])
     return tuple(tuple(target) for target in targets)
 

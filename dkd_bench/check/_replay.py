@@ -14,15 +14,17 @@ from typing import final
 
 from torch import Tensor
 
-from dkd_bench.check._records import CellKey, Reference, ReferenceCell
+from dkd_bench.check._records import Reference, ReferenceCell
+from dkd_bench.data import Chunk
 from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, FieldName, PluginError, Sentence, StoreError
 from dkd_bench.progress import Progress
-from dkd_bench.records import Fraction, RunRecord, shares_survived
+from dkd_bench.records import CellKey, Fraction, ImageOutcomes, RunRecord
+from dkd_bench.records.evidence import read_evidence
 from dkd_bench.records.rundir import evidence_store
-from dkd_bench.steps.craft import Chunk, crafts_store
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.crafter import crafts_store
+from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.request import DeviceName, RunRequest
-from dkd_bench.steps.score import TrialScorer, decided
+from dkd_bench.steps.scoring import TrialScorer, decided
 from dkd_bench.store.files import TensorStore
 
 
@@ -80,7 +82,7 @@ class EvidenceReplay:
         crafts = [self._images(cell, run, places) for places in cell.runs[run].evidence]
         if not crafts:
             raise EvidenceError(f"the reference names no evidence of {cell.key}")
-        defense = self._bench.trained.defenses[cell.key.defense].defense
+        defense = self._bench.subjects.defenses[cell.key.defense].defense
         seed = self._bench.request.seed
         scorer = TrialScorer(defense, self._bench.threat_models[cell.key.threat_model], cell.key.budget, seed=seed)
         start = 0
@@ -89,37 +91,40 @@ class EvidenceReplay:
             crafted = {f"target {place}": each.to(chunk.images.device) for place, each in enumerate(images, start=1)}
             scorer.add(chunk, decided(defense, chunk.images, seed=seed), crafted)
             start += len(images[0])
-        if start != len(self._bench.indices):
-            raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.indices)}")
-        return {rule: shares_survived(score.outcomes, score.survival) for rule, score in scorer.scores().items()}
+        if start != len(self._bench.images):
+            raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.images)}")
+        return {
+            rule: ImageOutcomes(outcomes=score.outcomes, survival=score.survival).shares
+            for rule, score in scorer.scores().items()
+        }
 
     @cached_property
-    def _prepared(self) -> Workbench | EvidenceError:
+    def _prepared(self) -> Prepared | EvidenceError:
         """What the run worked with, or why it cannot be had: tried once for all cells."""
         manifest = self._record.manifest
         request = RunRequest.from_json(manifest.request, device=self._device, data_root=self._data_root)
         try:
             bench = prepare(request, self._progress)
         except (DatasetError, PluginError, StoreError) as error:
-            return EvidenceError(f"the run's weights cannot be had here: {error}")
-        here = (bench.trained.dataset_digest, tuple(bench.indices.tolist()))
+            return EvidenceError("the run's weights cannot be had here: ", error.sentence)
+        here = (bench.subjects.dataset_digest, tuple(bench.images.indices.tolist()))
         if here != (manifest.dataset.digest, manifest.dataset.indices):
             return EvidenceError("the images here are not those of the run; check where it was made")
         for name, defense in manifest.defenses.items():
-            trained = bench.trained.defenses.get(name)
+            trained = bench.subjects.defenses.get(name)
             if trained is None or trained.sha256 != defense.weights_sha256:
                 return EvidenceError(f"the weights of {name!r} here are not those of the run; check where it was made")
         return bench
 
     @property
-    def _bench(self) -> Workbench:
+    def _bench(self) -> Prepared:
         if isinstance(self._prepared, EvidenceError):
             raise self._prepared
         return self._prepared
 
     def _chunk(self, number: int, start: int, n: int) -> Chunk:
-        images, labels = self._bench.trained.dataset.test.batch(self._bench.indices[start : start + n])
-        device = self._bench.trained.device
+        images, labels = self._bench.subjects.dataset.test.batch(self._bench.images.indices[start : start + n])
+        device = self._bench.subjects.device
         return Chunk(number=number, images=images.to(device), labels=labels.to(device))
 
     def _images(self, cell: ReferenceCell, run: int, places: Sequence[int]) -> list[Tensor]:
@@ -133,18 +138,17 @@ class EvidenceReplay:
         )
         for store in self._stores:
             try:
-                kept = store.get_with_metadata(key)
-            except StoreError as error:
+                kept = read_evidence(store, key)
+            except (EvidenceError, StoreError) as error:
                 problem = error.sentence
                 continue
             if kept is None:
                 continue
-            tensors, metadata = kept
-            if "rows" in tensors:
+            if kept.rows is not None:
                 problem = Sentence(f"of the old evidence of {of} only the images that broke something were kept")
-            elif metadata["sha256"] != sha256:
-                found = metadata["sha256"]
-                problem = Sentence(f"{store.path(key)} should be the evidence with digest {sha256}, has {found}")
+            elif kept.sha256 != sha256:
+                told = f"{store.path(key)} should be the evidence with digest {sha256}, has {kept.sha256}"
+                problem = Sentence(told)
             else:
-                return tensors["adversarial"]
+                return kept.images
         raise EvidenceError(problem)

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import PlainSerializer, PlainValidator
 
-from dkd_bench.check._records import CellKey, Part
 from dkd_bench.errors import ExitCode, Sentence
-from dkd_bench.records import Fraction
+from dkd_bench.records import CellKey, Fraction, Record
 
 Verdict = Literal["same", "improved", "regressed", "attack changed", "not comparable", "missing"]
 VERDICTS: tuple[Verdict, ...] = ("regressed", "missing", "not comparable", "attack changed", "improved", "same")
@@ -25,7 +24,7 @@ def _sentence(text: str) -> Sentence:
     return text if isinstance(text, Sentence) else Sentence(text)
 
 
-class CellVerdict(Part):
+class CellVerdict(Record):
     """What became of one cell of the reference."""
 
     key: CellKey
@@ -63,7 +62,7 @@ class CellVerdict(Part):
         return self.verdict in ("missing", "not comparable") or self.moved == "unknown"
 
 
-class CheckReport(Part):
+class CheckReport(Record):
     """A run held against a reference."""
 
     schema_version: Literal[1] = REPORT_VERSION

@@ -1,4 +1,7 @@
-"""The ``dkd-bench`` command: its subcommands, and how errors become sentences and exit statuses."""
+"""The ``dkd-bench`` command: its subcommands, and how errors become sentences and exit statuses.
+
+Commands of installed plugins come in through ``CommandGroup``.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,14 @@ import typer
 from dkd_bench.cli.check import check
 from dkd_bench.cli.console import report_error
 from dkd_bench.cli.explain import explain
+from dkd_bench.cli.installed import CommandGroup
 from dkd_bench.cli.leaderboard import leaderboard
 from dkd_bench.cli.list import list_plugins
 from dkd_bench.cli.lss import lss
 from dkd_bench.cli.options import as_option
 from dkd_bench.cli.plot import plot
 from dkd_bench.cli.probe import probe
-from dkd_bench.cli.publish import publish
 from dkd_bench.cli.reference import reference
-from dkd_bench.cli.reproduce import reproduce
 from dkd_bench.cli.run import run
 from dkd_bench.cli.sweep import sweep
 from dkd_bench.cli.train import train
@@ -28,6 +30,7 @@ from dkd_bench.errors import DkdBenchError, ExitCode
 
 app = typer.Typer(
     name="dkd-bench",
+    cls=CommandGroup,
     help="Attack defences against adversarial examples, and rank what is left of them.",
     no_args_is_help=True,
     add_completion=False,
@@ -37,10 +40,8 @@ app = typer.Typer(
 app.command()(run)
 app.command()(train)
 app.command()(sweep)
-app.command()(reproduce)
 app.command("list")(list_plugins)
 app.command()(leaderboard)
-app.command()(publish)
 app.command()(lss)
 app.command()(plot)
 app.command()(verify)

@@ -27,9 +27,9 @@ def check(
     request: CheckRequest, output_format: CheckFormat = "text", junit: Junit = None, summary: Summary = None
 ) -> int:
     """Compare a run with a reference, cell by cell on the same images: 1 if it regressed, 3 if not all was compared."""
-    from dkd_bench.check import check_run, render_check, save_check
-
     with reported_progress() as progress:
+        from dkd_bench.check import check_run, render_check, save_check
+
         report = check_run(request, progress)
     show(render_check(report, output_format, as_option))
     problems = save_check(report, junit=junit, summary=summary, spell=as_option)

@@ -1,15 +1,21 @@
-"""What a person sees of long work: bars on a terminal, quiet lines elsewhere; all on stderr."""
+"""What a person sees of long work: bars on a terminal, quiet lines elsewhere; all on stderr.
+
+Nothing here imports anything slow: the first word must come before torch is imported.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import final
 
 from dkd_bench.progress import Progress, Task
+
+LOADING = "loading torch"
+LOADING_NOTE = "seconds; the first time after an installation up to half a minute"
 
 
 def report_error(sentence: str) -> None:
@@ -29,13 +35,27 @@ def note(text: str) -> None:
 
 @contextmanager
 def reported_progress() -> Iterator[Progress]:
-    """Give progress that people can watch, and let warnings and errors of the harness through."""
+    """Give progress that people can watch, and let warnings and errors of the harness through.
+
+    A command imports what imports torch in here, and not before: the first thing this says is that torch is loaded.
+    """
     if sys.stderr.isatty():
-        with _bars() as bars:
+        from dkd_bench.cli.bars import bars_on_stderr
+
+        with bars_on_stderr(LOADING, LOADING_NOTE) as (bars, handler), _logging_through(handler):
             yield bars
     else:
+        if "torch" not in sys.modules:
+            note(f"dkd-bench: {LOADING} ({LOADING_NOTE})")
         with _logging_to_stderr():
             yield PlainProgress()
+
+
+def duration(seconds: float) -> str:
+    """Return about how long ``seconds`` are, in words that are read at a glance."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.0f} h"
 
 
 @contextmanager
@@ -59,73 +79,50 @@ def _logging_through(handler: logging.Handler) -> Iterator[None]:
         logger.setLevel(level)
 
 
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.logging import RichHandler
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as RichBars
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
-    with RichBars(*columns, console=console) as bars, _logging_through(handler):
-        yield BarProgress(bars)
-
-
-@final
-class BarProgress:
-    """A bar for each task; a finished one stays as a line."""
-
-    def __init__(self, bars: object) -> None:
-        """Draw on rich's ``bars``."""
-        self._bars = bars
-
-    def start(self, description: str, total: int) -> Task:
-        """Begin a bar."""
-        task = self._bars.add_task(description, total=total, note="")  # type: ignore[attr-defined]
-        return _Bar(self._bars, task)
-
-
-@final
-class _Bar:
-    def __init__(self, bars: object, task: object) -> None:
-        self._bars = bars
-        self._task = task
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self._bars.update(self._task, advance=steps, note=note)  # type: ignore[attr-defined]
-
-
 @final
 class PlainProgress:
-    """One line when a task is done, and for a long one a line now and then."""
+    """Lines for logs: one when a task is done, and for a long one an estimate soon and a line now and then."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        """Tell the time by ``clock``, which returns seconds."""
+        self._clock = clock
 
     def start(self, description: str, total: int) -> Task:
         """Begin a task."""
-        return _Lines(description, total)
+        return _Lines(description, total, self._clock)
 
 
 @final
 class _Lines:
     seconds_between = 30.0
+    seconds_before_estimate = 1.0
+    """The first steps of a task say too little of the others."""
+    shortest_estimate = 5.0
+    """Seconds left that are worth a line."""
 
-    def __init__(self, description: str, total: int) -> None:
+    def __init__(self, description: str, total: int, clock: Callable[[], float]) -> None:
         self._description = description
         self._total = total
+        self._clock = clock
         self._done = 0
-        self._started = self._last = monotonic()
+        self._estimated = False
+        self._started = self._last = clock()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: str = "", seconds_left: float | None = None) -> None:
         self._done += steps
-        now = monotonic()
-        if self._done >= self._total or now - self._last >= self.seconds_between:
-            self._last, seconds = now, now - self._started
-            took = f" in {seconds:.1f} s" if seconds >= 0.05 else ""
-            print(f"{self._description}: {self._done}/{self._total}{took}; {note}", file=sys.stderr, flush=True)
+        now = self._clock()
+        finished = self._done >= self._total
+        if finished or now - self._last >= self.seconds_between or self._estimate_is_news(now, seconds_left):
+            self._last = now
+            self._estimated = self._estimated or seconds_left is not None
+            self._print(now - self._started, note, None if finished else seconds_left)
+
+    def _estimate_is_news(self, now: float, seconds_left: float | None) -> bool:
+        if self._estimated or seconds_left is None:
+            return False
+        return now - self._started >= self.seconds_before_estimate and seconds_left >= self.shortest_estimate
+
+    def _print(self, seconds: float, note: str, seconds_left: float | None) -> None:
+        took = f" in {seconds:.1f} s" if seconds >= 0.05 else ""
+        left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
+        print(f"{self._description}: {self._done}/{self._total}{took}{left}; {note}", file=sys.stderr, flush=True)

@@ -62,19 +62,19 @@ def leaderboard(
     if row is not None or field:
         raise ConfigError(f"--row and --field belong to --format robustbench, got --format {output_format}")
     from dkd_bench.leaderboard import rank_runs, read_published, render
-    from dkd_bench.records.rundir import load_for_ranking
+    from dkd_bench.records.rundir import load_with_doubt
 
     rows = dict.fromkeys(each for path in published for each in read_published(path))
-    loaded = [(str(path), load_for_ranking(path)) for path in runs]
+    loaded = [(str(path), load_with_doubt(path)) for path in runs]
     board = rank_runs(loaded, strict_environment=strict_environment)
     show(render(board.model_copy(update={"published": tuple(rows)}), output_format))
 
 
 def _robustbench(runs: Sequence[Path], published: Sequence[Path], *, row: str | None, fields: Sequence[str]) -> str:
     from dkd_bench.leaderboard import render_robustbench
-    from dkd_bench.records.rundir import load_for_ranking
+    from dkd_bench.records.rundir import load_with_doubt
 
     if len(runs) > 1 or published:
         got = f"{len(runs)} runs" if len(runs) > 1 else "--robustbench, which adds rows to a board"
         raise ConfigError(f"--format robustbench prints one row of one run, got {got}; name one run")
-    return render_robustbench(load_for_ranking(runs[0]), row=row, fields=fields)
+    return render_robustbench(load_with_doubt(runs[0]), row=row, fields=fields)

@@ -12,9 +12,11 @@ from dkd_bench.plugins import registry
 
 
 def list_plugins(
-    kind: Annotated[str, typer.Argument(metavar="defenses|attacks|datasets|threat-models", help="What to list.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="defenses|attacks|datasets|threat-models|commands", help="What to list.")
+    ],
 ) -> None:
-    """List the installed defences, attacks, datasets or threat models."""
+    """List the installed defences, attacks, datasets, threat models or commands of plugins."""
     if kind not in registry.GROUPS:
         raise UnknownNameError("kind of plugin", kind, registry.GROUPS, known_as="Kinds")
     plugins = registry.summaries(kind)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from dkd_bench.steps.request import TrainRequest
 
 if TYPE_CHECKING:
     from dkd_bench.separation.records import SeparationReport
-    from dkd_bench.steps.prepare import Trained
+    from dkd_bench.steps.train import Subjects
 
 Layer = Annotated[str, typer.Option(metavar="NAME", help="The layer of every member to take latents from.")]
 NExamples = Annotated[int | None, typer.Option(metavar="N", help="Test images to take latents of; else all of them.")]
@@ -32,23 +32,24 @@ def lss(
     """Train (or load) ensembles, and print their latent space separation (LSS) with a certificate and a null."""
     if null_draws < 0:
         raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
-    from dkd_bench.leaderboard import render_separations
-    from dkd_bench.steps.prepare import train
 
     with reported_progress() as progress:
-        trained = train(request, progress)
-        what = {"layer": layer, "n_examples": n_examples, "null_draws": null_draws, "seed": request.seed}
-        reports, reasons = _measured(trained, what)
+        from dkd_bench.leaderboard import render_separations
+        from dkd_bench.steps.resolve import resolve
+        from dkd_bench.steps.train import train
+
+        trained = train(resolve(request), progress)
+        reports, reasons = _measured(
+            trained, layer=layer, n_examples=n_examples, null_draws=null_draws, seed=request.seed
+        )
     if reports:
         show(render_separations(reports, output_format))
     for reason in (*reasons, *trained.failures.values()):
         report_error(reason)
-    if trained.failures:
-        return ExitCode.INCOMPLETE
-    return ExitCode.USAGE if reasons else ExitCode.DONE
+    return ExitCode.INCOMPLETE if trained.failures else ExitCode.USAGE if reasons else ExitCode.DONE
 
 
-def _measured(trained: Trained, what: dict[str, Any]) -> tuple[list[SeparationReport], list[str]]:
+def _measured(trained: Subjects, **what: Any) -> tuple[list[SeparationReport], list[str]]:
     """Return the separation of each defence, and why others have none."""
     from dkd_bench.separation.latents import measured_separation
 

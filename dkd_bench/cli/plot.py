@@ -24,9 +24,9 @@ def plot(
 
     The curves show all runs together. All but them need the weights, and evidence that the run or the cache kept.
     """
-    from dkd_bench.pictures import draw
-
     with reported_progress() as progress:
+        from dkd_bench.plots import draw
+
         written = draw(runs, out=out, format=picture_format, device=device, data_root=data_root, progress=progress)
     for path in written:
         show(str(path))

@@ -41,9 +41,9 @@ def probe(
     exist? They are put there by a read-out trained on the defence's own features (Zimmermann et al. 2022).
     """
     asked = with_files(request, weights=weights, zoo_root=zoo_root)
-    from dkd_bench.probe.report import probe_defense, render_probe
-
     with reported_progress() as progress:
+        from dkd_bench.probe.report import probe_defense, render_probe
+
         report = probe_defense(asked, progress=progress)
     show(render_probe(report, output_format))
     return ExitCode.CHECK_FAILED if report.flags else ExitCode.DONE

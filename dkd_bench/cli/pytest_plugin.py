@@ -135,10 +135,10 @@ class RobustnessReference:
         """
         from dkd_bench.check import compare
 
-        asked = {_key(cell) for cell in accuracy.record.cells}
-        cells = tuple(cell for cell in self.reference.cells if _key(cell.key) in asked)
+        asked = {cell.key.with_dataset(self.reference.dataset.name) for cell in accuracy.record.cells}
+        cells = tuple(cell for cell in self.reference.cells if cell.key in asked)
         if not cells:
-            asked_for = "; ".join(map(_name, accuracy.cells))
+            asked_for = "; ".join(str(cell.key) for cell in accuracy.cells)
             raise ConfigError(
                 f"{self.path} has none of what the test asks for ({asked_for}); make it of a run with these words, "
                 "by 'dkd-bench run' and 'dkd-bench reference', or ask for what it has"
@@ -180,15 +180,6 @@ def _in_keywords(error: DkdBenchError) -> DkdBenchError:
     """Return the error with its fields named as a test gives them, without the harness's frames: it says all."""
     error.args = (error.sentence.spelled(_as_keyword),)
     return error.with_traceback(None)
-
-
-def _key(cell: Any) -> tuple[object, ...]:
-    """Return what tells a cell of a run, or of a reference, from the others of the same images."""
-    return cell.defense, cell.decision, cell.threat_model, cell.attack, cell.norm, cell.eps
-
-
-def _name(cell: CellRecord) -> str:
-    return f"{cell.defense}, {cell.decision}, {cell.threat_model}, {cell.attack} {cell.norm} {cell.eps}"
 
 
 def robust_accuracy(record: RunRecord, *, decision: str | None = None) -> RobustAccuracy:
@@ -359,6 +350,6 @@ def _reasons(accuracy: RobustAccuracy, other: object) -> list[str]:
 def _numbers(accuracy: RobustAccuracy) -> list[str]:
     """Return a line for each attack, the strongest first, and one for each flag."""
     return [
-        *(f"{_name(cell)}: {cell.robust_accuracy:.3f}" for cell in accuracy.cells),
+        *(f"{cell.key}: {cell.robust_accuracy:.3f}" for cell in accuracy.cells),
         *dict.fromkeys(f"flag {flag.name!r}: {flag.detail}" for flag in accuracy.flagged),
     ]

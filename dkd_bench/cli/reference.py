@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dkd_bench.cli.console import show
+from dkd_bench.cli.console import reported_progress, show
 
 
 def reference(
@@ -18,6 +18,7 @@ def reference(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write, small enough to commit.")],
 ) -> None:
     """Write the reference that 'dkd-bench check' holds later runs against: outcomes and digests, no images."""
-    from dkd_bench.check import make_reference
+    with reported_progress():
+        from dkd_bench.check import make_reference
 
     show(make_reference(runs, out))

@@ -18,10 +18,10 @@ def run(
     What was computed before is found again: weights, adversarial images, whole runs.
     """
     asked = with_files(request, weights=weights, zoo_root=zoo_root)
-    from dkd_bench.leaderboard import rank_runs, render
-    from dkd_bench.pipeline import run as run_request
-
     with reported_progress() as progress:
+        from dkd_bench.leaderboard import rank_runs, render
+        from dkd_bench.pipeline import run as run_request
+
         record, folder = run_request(asked, progress=progress)
     show(render(rank_runs([(folder.name, record)]), output_format))
     note(f"The run is in {folder}; 'dkd-bench verify {folder}' re-scores its evidence.")

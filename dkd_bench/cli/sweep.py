@@ -48,11 +48,14 @@ def sweep(
     name, equals, values = vary.partition("=")
     if not equals:
         raise ConfigError(f"--vary takes NAME=VALUE,VALUE,..., such as zeta=0,0.5,0.9; got {vary!r}")
-    from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
 
-    asked = SweepRequest(run=request, setting=name, values=tuple(values.split(",")), levels=tuple(level or ()))
     with reported_progress() as progress:
+        from dkd_bench.plots import sweep_picture
+        from dkd_bench.sweep import SweepRequest, carry_out, save_sweep
+
+        asked = SweepRequest(run=request, setting=name, values=tuple(values.split(",")), levels=tuple(level or ()))
         measured = carry_out(asked, progress)
-    files = save_sweep(measured, asked.folder, figure=figure)
+    picture = sweep_picture(measured, figure)
+    files = save_sweep(measured, asked.folder, picture=picture, picture_format=figure)
     show(files[output_format].read_text())
     note(f"The sweep is in {asked.folder}, its picture in {files['picture']}.")

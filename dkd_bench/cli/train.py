@@ -13,10 +13,11 @@ from dkd_bench.steps.request import TrainRequest
 def train(request: TrainRequest, weights: Weights = None, zoo_root: ZooRoot = None) -> int:
     """Train (or load) defences, and print their accuracy on the test set."""
     asked = with_files(request, weights=weights, zoo_root=zoo_root)
-    from dkd_bench.steps.prepare import train as train_request
-
     with reported_progress() as progress:
-        trained = train_request(asked, progress)
+        from dkd_bench.steps.resolve import resolve
+        from dkd_bench.steps.train import train as train_resolved
+
+        trained = train_resolved(resolve(asked), progress)
     for name, each in trained.defenses.items():
         accuracies = ", ".join(f"{rule} {value:.4f}" for rule, value in each.clean_accuracy.items())
         show(f"{name}: clean accuracy {accuracies} on {each.n_clean} images; weights {each.key}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dkd_bench.cli.console import note, report_error, reported_progress, show
-from dkd_bench.cli.options import DataRoot, Device, OutputFormat
+from dkd_bench.cli.options import DataRoot, Device, OutputFormat, as_option
 from dkd_bench.errors import ConfigError, ExitCode
 
 MOST_SHOWN = 20
@@ -43,15 +43,15 @@ def verify(
     is not run, unless you name it with --defense.
     """
     _check_words(run, claim, defense)
-    from dkd_bench.verify import AuditReport, Report, audit, check_claim, keep_verification, render_report
-
     with reported_progress() as progress:
+        from dkd_bench.verify import AuditReport, Report, audit, check_claim, keep_verification, render_report
+
         where: dict[str, Any] = {"device": device, "data_root": data_root, "progress": progress}
         report: Report = audit(run, **where) if run else check_claim(claim or Path(), **where, defense=defense)
     _report_findings(report.findings)
     show(render_report(report, output_format))
     if run and isinstance(report, AuditReport):
-        note(keep_verification(report, run))
+        note(keep_verification(report, run).spelled(as_option))
     return ExitCode.CHECK_FAILED if report.findings else ExitCode.DONE
 
 

@@ -12,6 +12,7 @@ from dkd_bench.defense import Defense
 from dkd_bench.randomness import isolated_randomness
 from dkd_bench.records import FlagRecord
 from dkd_bench.records.flags import BAD_GRADIENTS, MISLEADING, OPTIMIZES, PROBABILITIES, RANDOM, ZERO_GRADIENTS
+from dkd_bench.target.variation import answers_differ
 
 PROBED_IMAGES = 16
 SEED = 20
@@ -22,8 +23,6 @@ MOST_LED_NOWHERE = 0.5
 STEP = 0.05
 """Length of those steps in Linf."""
 RANDOM_STEPS = 4
-VARIATION = 1e-4
-"""L2 distance of an image's normalised answers from which they are not the same (AutoAttack's own check)."""
 ROUNDING = 1e-5
 """How far from a probability rounding may carry one (AutoAttack's own check)."""
 
@@ -42,7 +41,7 @@ def probe(defense: Defense, images: Tensor) -> tuple[FlagRecord, ...]:
         if not defense.meta.optimizes and _optimizes(defense, surrogates, images):
             found.append(FlagRecord(name=OPTIMIZES, detail="a backward pass ran while it answered"))
         random = () if defense.meta.randomized else surrogates.items()
-        varying = [name for name, module in random if _answers_differ(module, images)]
+        varying = [name for name, module in random if answers_differ(module, images)]
         if varying:
             found.append(
                 FlagRecord(name=RANDOM, detail=f"surrogate {varying[0]!r} answers differently when asked again")
@@ -81,11 +80,6 @@ def _gradient_flags(surrogates: Mapping[str, nn.Module], images: Tensor, *, rand
     return found
 
 
-def answers_vary(module: nn.Module, images: Tensor) -> bool:
-    """Return whether a network answers differently when asked again under another seed."""
-    return not torch.equal(*_asked_twice(module, images))
-
-
 def without_gradient(gradients: Mapping[str, Tensor]) -> float:
     """Return the share of images on which no surrogate has any gradient, given ``gradients_of`` them."""
     return float(torch.stack([_is_zero(each) for each in gradients.values()]).all(dim=0).double().mean())
@@ -122,21 +116,6 @@ def _led_nowhere(module: nn.Module, images: Tensor, gradient: Tensor) -> float:
     at_random = [loss_after(torch.randn_like(images)) for _ in range(RANDOM_STEPS)]
     along = loss_after(gradient)
     return float((along <= torch.stack(at_random).amax(dim=0)).double().mean())
-
-
-def _answers_differ(module: nn.Module, images: Tensor) -> bool:
-    """Return whether a network's answers differ by more than rounding when it is asked again under another seed."""
-    first, second = (nn.functional.normalize(each.double(), dim=1) for each in _asked_twice(module, images))
-    return bool((first - second).norm(dim=1).max() > VARIATION)
-
-
-@torch.no_grad()
-def _asked_twice(module: nn.Module, images: Tensor) -> list[Tensor]:
-    answers = []
-    for seed in range(2):
-        with isolated_randomness(seed):
-            answers.append(module(images))
-    return answers
 
 
 def _is_zero(gradient: Tensor) -> Tensor:

@@ -16,16 +16,17 @@ from torch import Tensor
 
 from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.budget import Budget, project
+from dkd_bench.data import Chunk
 from dkd_bench.defense import ABSTAIN, Defense
 from dkd_bench.doubts.contradictions import lost_to_the_weaker, sees_everything, worst_shares
 from dkd_bench.errors import DkdBenchError
 from dkd_bench.records import CellRecord, FlagRecord, Outcome
 from dkd_bench.records.flags import ATTACK_ERROR, MORE_STEPS, NOISE, UNBOUNDED
 from dkd_bench.records.statistics import wilson_interval
-from dkd_bench.steps.craft import Chunk, Crafter
+from dkd_bench.steps.crafter import Crafter
 from dkd_bench.steps.plan import Craft
-from dkd_bench.steps.prepare import Workbench
-from dkd_bench.steps.score import decided
+from dkd_bench.steps.prepare import Prepared
+from dkd_bench.steps.scoring import decided
 from dkd_bench.store.digests import digest_json, seed_from
 
 FEWEST_IMAGES, MOST_IMAGES = 8, 128
@@ -62,13 +63,13 @@ class Challenged:
 class Challenger:
     """Challenges the attacks of a run on one defence after the other."""
 
-    def __init__(self, bench: Workbench, crafter: Crafter) -> None:
-        """Work on ``bench``; what is crafted is kept and found again, as a run's own crafts are."""
-        self._bench = bench
+    def __init__(self, prepared: Prepared, crafter: Crafter) -> None:
+        """Work on what a run prepared; what is crafted is kept and found again, as a run's own crafts are."""
+        self._prepared = prepared
         self._crafter = crafter
         self.keys: set[str] = set()
         """Of what was crafted here, which no cell uses."""
-        self._images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(bench.indices) // IMAGES_PER_CHALLENGED))
+        self._images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(prepared.images) // IMAGES_PER_CHALLENGED))
 
     def challenge(self, name: str, cells: Sequence[CellRecord]) -> Challenged:
         """Return what is raised against the numbers of defence ``name``, given its cells."""
@@ -92,10 +93,10 @@ class Challenger:
         return Challenged(raised=tuple(raised), failed=failed)
 
     def _meta(self, cell: CellRecord) -> AttackMeta:
-        return self._bench.attacks[cell.attack].meta
+        return self._prepared.attacks[cell.attack].meta
 
     def _sees_everything(self, cell: CellRecord) -> bool:
-        return sees_everything(self._meta(cell), self._bench.threat_models[cell.threat_model].meta)
+        return sees_everything(self._meta(cell), self._prepared.threat_models[cell.threat_model].meta)
 
     def _strongest(self, cells: Sequence[CellRecord]) -> CellRecord:
         """Return the cell with the lowest accuracy, of attacks whose effort is known if there are any."""
@@ -108,7 +109,7 @@ class Challenger:
         rows = sorted(right, key=lambda row: survival[row], reverse=True)[:FEWEST_IMAGES]
         if not rows or WHOLE_BOX.norm not in self._meta(cell).norms:
             return []
-        crafted = self._crafted(name, cell, self._bench.attacks[cell.attack], WHOLE_BOX, rows)
+        crafted = self._crafted(name, cell, self._prepared.attacks[cell.attack], WHOLE_BOX, rows)
         standing = float(self._survival(name, crafted, rows)[cell.decision].sum())
         if standing <= max(1.0, TOLERATED_STANDING * len(rows)):
             return []
@@ -123,10 +124,10 @@ class Challenger:
         if not searching or not rows:
             return []
         cell = self._strongest(searching)
-        attack = self._bench.attacks[cell.attack]
+        attack = self._prepared.attacks[cell.attack]
         effort = attack.meta.effort
         assert effort is not None, "only attacks with an effort are doubled"
-        doubled = type(attack)(replace(attack.config, **{effort: 2 * getattr(attack.config, effort)}))
+        doubled = type(attack)(replace(attack.settings, **{effort: 2 * getattr(attack.settings, effort)}))
         crafted = self._crafted(name, cell, doubled, Budget(norm=cell.norm, eps=cell.eps), rows)
         lost = _lost(cells, rows, self._survival(name, crafted, rows)[cell.decision])
         detail = f"{lost} of {len(rows)} images that stood everything fall to {cell.attack} with twice the {effort}"
@@ -138,8 +139,8 @@ class Challenger:
         if not rows:
             return []
         cell = min(cells, key=_accuracy)
-        images, budget = self._images_at(rows)[0], Budget(norm=cell.norm, eps=cell.eps)
-        generator = torch.Generator().manual_seed(self._bench.request.seed)
+        images, budget = self._prepared.images.at(rows)[0], Budget(norm=cell.norm, eps=cell.eps)
+        generator = torch.Generator().manual_seed(self._prepared.request.seed)
         drawn = []
         for _ in range(NOISE_DRAWS):
             noisy = noise_within(images, budget, generator=generator)
@@ -158,34 +159,27 @@ class Challenger:
         key = digest_json({**changes, "challenge": craft.keys, "attack": attack.identity()})
         seed = seed_from({**changes, "challenge": craft.seeds, "parameters": attack.identity()["parameters"]})
         self.keys.add(key)
-        images, labels = self._images_at(rows)
+        images, labels = self._prepared.images.at(rows)
         chunk = Chunk(number=0, images=images, labels=labels)
         challenge = replace(craft, budget=budget, keys=(key,), seeds=(seed,))
-        evidence = self._crafter.evidence(challenge, attack, self._bench.target(craft), chunk)
+        evidence = self._crafter.evidence(challenge, attack, self._prepared.targets.target(craft), chunk)
         return evidence.images.to(images.device)
 
     def _strongest_craft(self, name: str, cell: CellRecord) -> Craft:
         wanted = (name, cell.threat_model, cell.attack)
         trial = next(
             trial
-            for trial in self._bench.plan.trials
+            for trial in self._prepared.plan.trials
             if (trial.defense, trial.threat_model, trial.attack) == wanted
             and any((budget.norm, budget.eps) == (cell.norm, cell.eps) for budget in trial.budgets)
         )
         return trial.crafts[min(cell.candidates, key=lambda candidate: candidate.robust_accuracy).name]
 
-    def _images_at(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return clean images of the run and their labels, on the device."""
-        images, labels = self._bench.trained.dataset.test.batch(
-            self._bench.indices[torch.tensor(rows, dtype=torch.int64)]
-        )
-        return images.to(self._bench.trained.device), labels.to(self._bench.trained.device)
-
     def _survival(self, name: str, images: Tensor, rows: Sequence[int]) -> Mapping[str, Tensor]:
         """Return by decision rule the share of draws in which each image is answered right, or rejected."""
-        defense: Defense = self._bench.trained.defenses[name].defense
-        answers = decided(defense, images, seed=self._bench.request.seed)
-        truth = self._images_at(rows)[1].cpu()
+        defense: Defense = self._prepared.subjects.defenses[name].defense
+        answers = decided(defense, images, seed=self._prepared.request.seed)
+        truth = self._prepared.images.at(rows)[1].cpu()
         return {
             rule: ((told == truth) | (defense.meta.abstains & (told == ABSTAIN))).double().mean(dim=0)
             for rule, told in answers.items()

@@ -1,4 +1,4 @@
-"""Diagnosis: cells that contradict each other, as those of masked gradients do; knows records only.
+"""Contradictions: cells that cannot both be right, as those of masked gradients; knows records only.
 
 An attack that sees more, takes more steps or may go further must do at least as well on every image. Where it does
 not, its number says how weak the attack is, not how strong the defence (Carlini et al. 2019; Pintor et al. 2022).
@@ -6,14 +6,13 @@ not, its number says how weak the attack is, not how strong the defence (Carlini
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import groupby, pairwise, product
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
 from math import fsum
 from typing import Any, TypeAlias
 
 from dkd_bench.attacks import AttackMeta
-from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome
+from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord, Outcome, worst_of
 from dkd_bench.records.flags import ATTACK_ERROR, BLACK_BOX, NOT_FALLING, SINGLE_STEP, TRANSFER, UNBOUNDED
 from dkd_bench.threats import ThreatModelMeta
 
@@ -32,17 +31,17 @@ GRAY = 0.5
 REACHED = 0.95
 """Share of images on which an attack without budget must reach its own target."""
 
-Raised: TypeAlias = "Iterable[tuple[CellRecord, FlagRecord]]"
+Raised: TypeAlias = "Iterator[tuple[CellRecord, FlagRecord]]"
 """Flags, each with the cell whose number it casts doubt on."""
 
 
-def diagnosed(
+def contradictions(
     cells: Sequence[CellRecord],
     attacks: Mapping[str, AttackMeta],
     threat_models: Mapping[str, ThreatModelMeta],
     evidence: Mapping[str, EvidenceRecord],
-) -> tuple[CellRecord, ...]:
-    """Return ``cells`` with the flags that follow from them, in the same order.
+) -> Raised:
+    """Yield the flags that follow from ``cells`` alone, each with the cell whose number it casts doubt on.
 
     Args:
         cells: of one run.
@@ -50,17 +49,17 @@ def diagnosed(
         threat_models: what its threat models declare, by name.
         evidence: of the run, by key.
     """
-    raised: defaultdict[int, list[FlagRecord]] = defaultdict(list)
     for cell in cells:
         if cell.status == "error" and not cell.flags:
-            raised[id(cell)].append(FlagRecord(name=ATTACK_ERROR, detail=cell.reason or "no reason is recorded"))
+            yield cell, FlagRecord(name=ATTACK_ERROR, detail=cell.reason or "no reason is recorded")
     known = [cell for cell in cells if cell.attack in attacks and cell.threat_model in threat_models]
     scored = [cell for cell in known if cell.status == "ok"]
-    white = {id(cell) for cell in scored if sees_everything(attacks[cell.attack], threat_models[cell.threat_model])}
+
+    def seen_whole(cell: CellRecord) -> bool:
+        return sees_everything(attacks[cell.attack], threat_models[cell.threat_model])
+
     for row in _grouped(scored, lambda cell: (cell.defense, cell.decision)):
-        for cell, flag in _row_flags(row, white, attacks, evidence):
-            raised[id(cell)].append(flag)
-    return tuple(cell.model_copy(update={"flags": (*cell.flags, *raised[id(cell)])}) for cell in cells)
+        yield from _row_flags(row, seen_whole, attacks, evidence)
 
 
 def lost_to_the_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
@@ -81,9 +80,9 @@ def tells(count: int, n: int) -> bool:
     return count > max(TOLERATED_IMAGES, TOLERATED_SHARE * n)
 
 
-def worst_shares(cells: Iterable[CellRecord]) -> list[float]:
+def worst_shares(cells: Iterable[CellRecord]) -> tuple[float, ...]:
     """Return the least share of draws that each image survived over ``cells``, of which there is at least one."""
-    return [min(column) for column in zip(*(cell.shares for cell in cells), strict=True)]
+    return worst_of([cell.image_outcomes for cell in cells]).shares
 
 
 def _answered_right(cell: CellRecord) -> tuple[float, ...]:
@@ -96,37 +95,46 @@ def sees_everything(attack: AttackMeta, threat_model: ThreatModelMeta) -> bool:
     return threat_model.sees_whole and attack.access not in ("scores", "decisions")
 
 
+def _budget(cell: CellRecord) -> tuple[str, float]:
+    return cell.norm, cell.eps or 0.0
+
+
 def _row_flags(
     cells: Sequence[CellRecord],
-    seeing: Collection[int],
+    seen_whole: Callable[[CellRecord], bool],
     attacks: Mapping[str, AttackMeta],
     evidence: Mapping[str, EvidenceRecord],
 ) -> Raised:
-    """Yield the flags of one row; ``seeing`` has the ``id`` of each cell whose examples were made with full sight."""
-    white = [cell for cell in cells if id(cell) in seeing]
+    """Yield the flags of one row; ``seen_whole`` says whether a cell's examples were made with full sight."""
+    white = [cell for cell in cells if seen_whole(cell)]
     fixed = [cell for cell in white if attacks[cell.attack].kind == "fixed"]
-    for budget in _grouped(fixed, lambda cell: (cell.norm, cell.eps or 0.0)):
+    for budget in _grouped([cell for cell in white if cell.eps is not None], _budget):
         yield from _single_step(budget, attacks)
+    for budget in _grouped(fixed, _budget):
         yield from _transfer(budget, evidence)
     for attack in _grouped(fixed, lambda cell: (cell.attack, cell.norm)):
         if not attacks[attack[0].attack].single_step:
             yield from _not_falling(attack)
     for attack in _grouped(white, lambda cell: (cell.attack, cell.norm)):
         yield from _unreached(attack, evidence)
-    for budget in _grouped([cell for cell in cells if cell.eps is not None], lambda cell: (cell.norm, cell.eps or 0.0)):
-        yield from _black_box(budget, seeing)
+    for budget in _grouped([cell for cell in cells if cell.eps is not None], _budget):
+        yield from _black_box(budget, seen_whole)
 
 
 def _single_step(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta]) -> Raised:
-    """Compare attacks of one step with those of many that need the same of their target."""
-    for weak, strong in product(cells, cells):
-        one, many = attacks[weak.attack], attacks[strong.attack]
-        if not one.single_step or many.single_step or one.access != many.access:
-            continue
-        count = lost_to_the_weaker(strong.shares, weak.shares)
-        if tells(count, strong.n):
-            detail = f"{weak.attack} fools {count} of {strong.n} images that {strong.attack} does not"
-            yield strong, FlagRecord(name=SINGLE_STEP, detail=detail, share=count / strong.n)
+    """Compare attacks of one step with all of many together: of a defence that rejects, not each sees the detectors."""
+    iterative = [cell for cell in cells if not attacks[cell.attack].single_step]
+    if not iterative:
+        return
+    worst = worst_shares(iterative)
+    strongest = min(iterative, key=lambda cell: cell.robust_accuracy or 0.0)
+    *others, last = sorted(cell.attack for cell in iterative)
+    stood = f"{', '.join(others)} and {last} together do not" if others else f"{last} does not"
+    for weak in (cell for cell in cells if attacks[cell.attack].single_step):
+        count = lost_to_the_weaker(worst, weak.shares)
+        if tells(count, weak.n):
+            detail = f"{weak.attack} fools {count} of {weak.n} images that {stood}"
+            yield strongest, FlagRecord(name=SINGLE_STEP, detail=detail, share=count / weak.n)
 
 
 def _not_falling(cells: Sequence[CellRecord]) -> Raised:
@@ -187,10 +195,10 @@ def _unreached(cells: Sequence[CellRecord], evidence: Mapping[str, EvidenceRecor
             yield cell, FlagRecord(name=UNBOUNDED, detail=detail, share=left)
 
 
-def _black_box(cells: Sequence[CellRecord], seeing: Collection[int]) -> Raised:
+def _black_box(cells: Sequence[CellRecord], seen_whole: Callable[[CellRecord], bool]) -> Raised:
     """Compare the worst of what sees everything with the worst of what sees less."""
-    white = [cell for cell in cells if id(cell) in seeing]
-    other = [cell for cell in cells if id(cell) not in seeing]
+    white = [cell for cell in cells if seen_whole(cell)]
+    other = [cell for cell in cells if not seen_whole(cell)]
     if not white or not other:
         return
     worst = worst_shares(white)

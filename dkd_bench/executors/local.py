@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from dkd_bench.errors import DkdBenchError
+from dkd_bench.executors.remaining import RemainingCrafts, Workload, layer_count
 from dkd_bench.progress import SilentProgress
-from dkd_bench.steps.craft import Crafter
+from dkd_bench.steps.crafter import Crafter
 from dkd_bench.steps.plan import Craft
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.request import RunRequest
 from dkd_bench.store.files import TensorStore
 
@@ -32,24 +33,20 @@ Job = tuple[int, int]
 """The position of a craft in the plan, and the number of a chunk."""
 
 
-def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, int]]:
+def crafted_ahead(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft, int]]:
     """Craft what is missing in as many processes as torch has threads, each with one; yield what appears.
 
     On a GPU, with one thread, or with a single craft missing, this does nothing. The networks here are too
     small for two cores to share one evaluation; two evaluations side by side take both.
     """
-    crafts = bench.plan.crafts
-    jobs = [
-        (position, chunk)
-        for position, craft in reversed(list(enumerate(crafts)))
-        for chunk, key in enumerate(craft.keys)
-        if not crafter.store.path(key).is_file()
-    ]
-    workers = min(torch.get_num_threads(), len(jobs))
-    if bench.trained.device.type != "cpu" or workers < 2:
+    crafts = prepared.plan.crafts
+    jobs = _missing(prepared, crafter)
+    workers = _worker_count(prepared, jobs)
+    if workers < 2:
         return
+    jobs = _one_of_each_attack_first(prepared, jobs)
     pending = {crafts[position].keys[chunk]: (crafts[position], chunk) for position, chunk in jobs}
-    with _workers(bench, crafter.store, jobs, workers) as processes:
+    with _workers(prepared, crafter.store, jobs, workers) as processes:
         alive = True
         while alive:
             alive = any(process.is_alive() for process in processes)
@@ -59,11 +56,44 @@ def crafted_ahead(bench: Workbench, crafter: Crafter) -> Iterator[tuple[Craft, i
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
+def remaining_crafts(prepared: Prepared, crafter: Crafter) -> RemainingCrafts:
+    """Return what is missing, to estimate how long it takes."""
+    jobs = _missing(prepared, crafter)
+    missing = {}
+    for position, chunk in jobs:
+        craft = prepared.plan.crafts[position]
+        layers = layer_count(prepared.targets.networks[craft.target].module) * craft.draws
+        missing[craft.keys[chunk]] = Workload(attack=craft.attack, layers=layers)
+    return RemainingCrafts(missing, at_once=_worker_count(prepared, jobs))
+
+
+def _missing(prepared: Prepared, crafter: Crafter) -> list[Job]:
+    return [
+        (position, chunk)
+        for position, craft in reversed(list(enumerate(prepared.plan.crafts)))
+        for chunk, key in enumerate(craft.keys)
+        if not crafter.store.path(key).is_file()
+    ]
+
+
+def _one_of_each_attack_first(prepared: Prepared, jobs: Sequence[Job]) -> list[Job]:
+    """Return ``jobs`` in an order in which it is soon known what a craft of each attack takes."""
+    first = {prepared.plan.crafts[position].attack: (position, chunk) for position, chunk in reversed(jobs)}
+    return [*first.values(), *(job for job in jobs if job not in first.values())]
+
+
+def _worker_count(prepared: Prepared, jobs: Sequence[Job]) -> int:
+    """Return how many crafts are made side by side; 1 if the run makes them by itself."""
+    if prepared.subjects.device.type != "cpu":
+        return 1
+    return max(1, min(torch.get_num_threads(), len(jobs)))
+
+
 @contextmanager
-def _workers(bench: Workbench, store: TensorStore, jobs: Sequence[Job], count: int) -> Iterator[list[Any]]:
+def _workers(prepared: Prepared, store: TensorStore, jobs: Sequence[Job], count: int) -> Iterator[list[Any]]:
     context = get_context("spawn")
     taken = context.Value("i", 0)
-    arguments = (bench.request, bench.plan_digest, store, list(jobs), taken, os.getpid())
+    arguments = (prepared.request, prepared.plan_digest, store, list(jobs), taken, os.getpid())
     processes = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(count)]
     try:
         for process in processes:
@@ -83,8 +113,8 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     torch.set_num_threads(1)
-    bench = prepare(request, SilentProgress())
-    if bench.plan_digest != plan_digest:
+    prepared = prepare(request, SilentProgress())
+    if prepared.plan_digest != plan_digest:
         return
     crafter = Crafter(store)
     while os.getppid() == parent:
@@ -92,8 +122,8 @@ def _work(
             position, taken.value = taken.value, taken.value + 1
         if position >= len(jobs):
             return
-        craft, chunk = bench.plan.crafts[jobs[position][0]], bench.chunk(jobs[position][1])
+        craft, chunk = prepared.plan.crafts[jobs[position][0]], prepared.images.chunk(jobs[position][1])
         try:
-            crafter.evidence(craft, bench.attacks[craft.attack], bench.target(craft), chunk)
+            crafter.evidence(craft, prepared.attacks[craft.attack], prepared.targets.target(craft), chunk)
         except DkdBenchError:
             continue

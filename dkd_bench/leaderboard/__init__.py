@@ -10,9 +10,9 @@ from dkd_bench.leaderboard._board import (
     SeedSpread,
     ThreatModelScore,
 )
+from dkd_bench.leaderboard._external import PublishedRow, read_published
 from dkd_bench.leaderboard._json import render_json
 from dkd_bench.leaderboard._markdown import render_markdown
-from dkd_bench.leaderboard._published import PublishedRow, read_published
 from dkd_bench.leaderboard._ranking import rank_runs
 from dkd_bench.leaderboard._render import FORMATS, Format, render
 from dkd_bench.leaderboard._robustbench import render_robustbench

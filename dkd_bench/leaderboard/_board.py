@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from dkd_bench.budget import Norm
-from dkd_bench.leaderboard._published import PublishedRow
-from dkd_bench.records import DetectorRecord, FlagRecord, Fraction, Interval, NormQuantiles, SeparationRecord
+from dkd_bench.leaderboard._external import PublishedRow
+from dkd_bench.records import DetectorRecord, FlagRecord, Fraction, Interval, NormQuantiles, Record, SeparationRecord
 from dkd_bench.records.flags import RowStatus
 
 Status = Literal["ok", "error", "not_run"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AttackScore(_Part):
+class AttackScore(Record):
     """How one row stood against one attack of one threat model."""
 
     attack: str
@@ -42,7 +38,7 @@ class AttackScore(_Part):
     """Images that the crafts evaluated; crafts that serve several cells are counted in each."""
 
 
-class ThreatModelScore(_Part):
+class ThreatModelScore(Record):
     """How one row stood against all attacks of one threat model."""
 
     threat_model: str
@@ -56,7 +52,7 @@ class ThreatModelScore(_Part):
     attacks: tuple[AttackScore, ...]
 
 
-class PairedDifference(_Part):
+class PairedDifference(Record):
     """How much more, or less, a row survives than another, on the same images."""
 
     value: float
@@ -66,7 +62,7 @@ class PairedDifference(_Part):
     """Of McNemar's exact test; of Student's paired t for randomised defences."""
 
 
-class SeedSpread(_Part):
+class SeedSpread(Record):
     """One defence under one decision rule, trained several times: what stays and what was luck."""
 
     defense: str
@@ -80,7 +76,7 @@ class SeedSpread(_Part):
     highest: Fraction
 
 
-class Row(_Part):
+class Row(Record):
     """One defence of one run, under one decision rule, in one group."""
 
     rank: int | None
@@ -119,7 +115,7 @@ class Row(_Part):
     threat_models: tuple[ThreatModelScore, ...]
 
 
-class Group(_Part):
+class Group(Record):
     """Rows that were measured alike: the same images, attacks and budget."""
 
     dataset: str
@@ -139,7 +135,7 @@ class Group(_Part):
     """Of what was trained under several seeds, by ``--training-seed``."""
 
 
-class RunSummary(_Part):
+class RunSummary(Record):
     """What it takes to make a run again."""
 
     label: str
@@ -156,12 +152,12 @@ class RunSummary(_Part):
     recipe: str
     device: str
     versions: dict[str, str]
-    environment: dict[str, str]
+    environment: dict[str, str] = Field(default_factory=dict)
     """What may round and train otherwise without being part of the attacks; of older records what they tell."""
     command: str
 
 
-class Board(_Part):
+class Board(Record):
     """A leaderboard: the runs it rests on, and their rows in groups."""
 
     schema_version: Literal[1] = 1

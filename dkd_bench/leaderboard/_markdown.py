@@ -12,8 +12,8 @@ from dkd_bench.leaderboard._columns import (
     ranking_table,
     who,
 )
+from dkd_bench.leaderboard._external import render_published
 from dkd_bench.leaderboard._legend import legend_lines
-from dkd_bench.leaderboard._published import render_published
 from dkd_bench.leaderboard._rejects import render_rejects
 from dkd_bench.leaderboard._table import NOTHING, one_line, percent, percent_interval, table
 from dkd_bench.records.rules import mark_of

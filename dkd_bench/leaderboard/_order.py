@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import final
 
 from dkd_bench.leaderboard._board import PairedDifference, Row, SeedSpread
-from dkd_bench.leaderboard._merging import Fate
+from dkd_bench.records import ImageOutcomes
 from dkd_bench.records.statistics import Difference, paired_difference
 
 
@@ -19,13 +19,13 @@ class Standing:
     """A row, and what became of every image over all its threat models."""
 
     row: Row
-    fate: Fate | None
+    outcomes: ImageOutcomes | None
     """``None`` if anything is missing, or there is no budget."""
 
     @property
     def ranks(self) -> bool:
         """Whether the row has a number that may be compared."""
-        return self.fate is not None and self.row.trust == "accepted"
+        return self.outcomes is not None and self.row.trust == "accepted"
 
 
 def in_order(standings: Sequence[Standing]) -> tuple[Row, ...]:
@@ -86,9 +86,9 @@ def _surely_better(one: Standing, other: Standing) -> bool:
 
 
 def _difference(one: Standing, other: Standing) -> Difference:
-    assert one.fate is not None, "only rows with a number are compared"
-    assert other.fate is not None, "only rows with a number are compared"
-    return paired_difference(one.fate.shares, other.fate.shares)
+    assert one.outcomes is not None, "only rows with a number are compared"
+    assert other.outcomes is not None, "only rows with a number are compared"
+    return paired_difference(one.outcomes.shares, other.outcomes.shares)
 
 
 def _recorded(found: Difference) -> PairedDifference:
@@ -96,8 +96,8 @@ def _recorded(found: Difference) -> PairedDifference:
 
 
 def _value(standing: Standing) -> float:
-    assert standing.fate is not None, "only rows with a number are sorted by it"
-    return standing.fate.robust.value
+    assert standing.outcomes is not None, "only rows with a number are sorted by it"
+    return standing.outcomes.robust.value
 
 
 def _name(row: Row) -> tuple[str, str, str]:

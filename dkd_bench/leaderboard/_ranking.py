@@ -19,11 +19,21 @@ from dkd_bench.leaderboard._board import (
     Status,
     ThreatModelScore,
 )
-from dkd_bench.leaderboard._merging import Fate, fate_of, worst_of
 from dkd_bench.leaderboard._order import Standing, Training, in_order, seed_spreads
-from dkd_bench.records import CellRecord, DatasetRecord, DefenseRecord, FlagRecord, Interval, Outcome, RunRecord
+from dkd_bench.records import (
+    CellRecord,
+    DatasetRecord,
+    DefenseRecord,
+    FlagRecord,
+    ImageOutcomes,
+    Interval,
+    Outcome,
+    RunRecord,
+    worst_of,
+)
 from dkd_bench.records.environment import environment_in_words, environment_of
 from dkd_bench.records.flags import row_status
+from dkd_bench.records.rundir import LoadedRun, as_loaded
 from dkd_bench.records.statistics import interval
 from dkd_bench.threats import in_reading_order, sees_whole
 
@@ -56,9 +66,10 @@ class _Try(NamedTuple):
 _Cells = dict[_Try, CellRecord]
 
 
-def rank_runs(runs: Sequence[tuple[str, RunRecord]], *, strict_environment: bool = False) -> Board:
+def rank_runs(runs: Sequence[tuple[str, RunRecord | LoadedRun]], *, strict_environment: bool = False) -> Board:
     """Return the board of ``runs``, each with the label that tells it from the others.
 
+    Every row of a run that was loaded with a doubt has it as a flag.
     The order of the runs and of their cells makes no difference. Runs of one suite rank together wherever they were
     made, unless ``strict_environment`` keeps those of another torch, processor or device apart.
 
@@ -66,15 +77,15 @@ def rank_runs(runs: Sequence[tuple[str, RunRecord]], *, strict_environment: bool
         ConfigError: if there are no runs, or two with one label.
         EvidenceError: if a record contradicts itself; names the run and the cell.
     """
-    records = dict(runs)
+    loaded = {label: as_loaded(run) for label, run in runs}
     if not runs:
         raise ConfigError("expected at least one run to rank, got none")
-    if len(records) < len(runs):
+    if len(loaded) < len(runs):
         labels = [label for label, _ in runs]
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ConfigError(f"each run needs its own label, got {twice!r} twice; rank a run once, or rename it")
     groups: defaultdict[_GroupKey, defaultdict[_RowKey, _Cells]] = defaultdict(lambda: defaultdict(dict))
-    for label, record in records.items():
+    for label, record in ((label, run.record) for label, run in loaded.items()):
         indices_digest = _indices_digest(record.manifest.dataset)
         environment = environment_in_words(_environment(record)) if strict_environment else None
         for cell in record.cells:
@@ -82,15 +93,11 @@ def rank_runs(runs: Sequence[tuple[str, RunRecord]], *, strict_environment: bool
             key = _group_key(record, cell, indices_digest)._replace(environment=environment)
             cells = groups[key][_RowKey(cell.defense, cell.decision, label)]
             if cells.setdefault(_Try(cell.threat_model, cell.attack), cell) is not cell:
-                raise EvidenceError(f"run {label!r} has two cells for {_name(cell)}; expected one, make the run again")
+                raise EvidenceError(f"run {label!r} has two cells for {cell.key}; expected one, make the run again")
     return Board(
-        runs=tuple(_summary(label, records[label]) for label in sorted(records)),
-        groups=tuple(_group(key, groups[key], records) for key in sorted(groups, key=_group_order)),
+        runs=tuple(_summary(label, loaded[label].record) for label in sorted(loaded)),
+        groups=tuple(_group(key, groups[key], loaded) for key in sorted(groups, key=_group_order)),
     )
-
-
-def _name(cell: CellRecord) -> str:
-    return f"{cell.defense}/{cell.decision}/{cell.threat_model}/{cell.attack}"
 
 
 def _check_cell(cell: CellRecord, record: RunRecord, label: str) -> None:
@@ -105,7 +112,7 @@ def _check_cell(cell: CellRecord, record: RunRecord, label: str) -> None:
         got += f" and {len(cell.survival)} shares"
     if told != {n}:
         raise EvidenceError(
-            f"run {label!r}: {_name(cell)} should tell of {n} images, got {got} for n = {cell.n}; "
+            f"run {label!r}: {cell.key} should tell of {n} images, got {got} for n = {cell.n}; "
             "the record was damaged or edited, make the run again"
         )
 
@@ -152,14 +159,15 @@ def _summary(label: str, record: RunRecord) -> RunSummary:
     )
 
 
-def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], records: Mapping[str, RunRecord]) -> Group:
-    defenses = {row: records[row.run].manifest.defenses.get(row.defense) for row in cells}
+def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], runs: Mapping[str, LoadedRun]) -> Group:
+    defenses = {row: runs[row.run].record.manifest.defenses.get(row.defense) for row in cells}
     rows = in_order(
         [
             _standing(
                 row,
                 cells[row],
                 defenses[row],
+                doubt=runs[row.run].flag,
                 expected=_expected(row, cells, defenses),
                 ranks=key.eps is not None,
             )
@@ -175,7 +183,7 @@ def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], records: Mapping[str
         seed_spreads=seed_spreads(
             rows,
             {
-                (row.run, row.defense): _training(records[row.run], defense)
+                (row.run, row.defense): _training(runs[row.run].record, defense)
                 for row, defense in defenses.items()
                 if defense is not None
             },
@@ -204,16 +212,22 @@ def _expected(
 
 
 def _standing(
-    key: _RowKey, cells: _Cells, defense: DefenseRecord | None, *, expected: Collection[_Try], ranks: bool
+    key: _RowKey,
+    cells: _Cells,
+    defense: DefenseRecord | None,
+    *,
+    doubt: FlagRecord | None,
+    expected: Collection[_Try],
+    ranks: bool,
 ) -> Standing:
     names = in_reading_order({each.threat_model for each in expected})
     scores = [_threat_model(name, cells, expected, ranks=ranks) for name in names]
-    fates = [fate for _, fate in scores if fate is not None]
-    whole = worst_of(fates) if len(fates) == len(scores) else None
+    worst = [outcomes for _, outcomes in scores if outcomes is not None]
+    whole = worst_of(worst) if len(worst) == len(scores) else None
     threat_models = tuple(score for score, _ in scores)
     clean = None if defense is None else defense.clean_accuracy.get(key.decision)
     rejected = None if defense is None else defense.clean_rejected.get(key.decision)
-    flags = _flags(cells, defense)
+    flags = _flags(cells, defense, doubt)
     row = Row(
         rank=None,
         behind=None,
@@ -241,12 +255,12 @@ def _standing(
         ),
         threat_models=threat_models,
     )
-    return Standing(row=row, fate=whole)
+    return Standing(row=row, outcomes=whole)
 
 
-def _flags(cells: _Cells, defense: DefenseRecord | None) -> tuple[FlagRecord, ...]:
+def _flags(cells: _Cells, defense: DefenseRecord | None, doubt: FlagRecord | None) -> tuple[FlagRecord, ...]:
     """Return what concerns the whole defence, and each of the row's numbers; said once of what is the same."""
-    found = [] if defense is None else list(defense.flags)
+    found = [] if defense is None else [*defense.flags, *([doubt] if doubt else [])]
     found += [flag for what in sorted(cells) for flag in cells[what].flags]
     return tuple(sorted(dict.fromkeys(found), key=lambda flag: flag.name))
 
@@ -260,21 +274,21 @@ def _share_right(clean: Interval | None, rejected: Interval | None) -> float | N
 
 def _threat_model(
     name: str, cells: _Cells, expected: Collection[_Try], *, ranks: bool
-) -> tuple[ThreatModelScore, Fate | None]:
+) -> tuple[ThreatModelScore, ImageOutcomes | None]:
     """Return the score, and the worst per image: ``None`` if an attack is missing or nothing is ranked."""
     tries = sorted(each for each in expected if each.threat_model == name)
     attacks = tuple(_attack(each.attack, cells.get(each)) for each in tries)
     status = _status(attack.status for attack in attacks)
-    fate = worst_of([fate_of(cells[each]) for each in tries]) if ranks and status == "ok" else None
+    worst = worst_of([cells[each].image_outcomes for each in tries]) if ranks and status == "ok" else None
     score = ThreatModelScore(
         threat_model=name,
         status=status,
-        worst=fate and fate.robust,
-        failed_majorities=fate and fate.count(Outcome.FAILED_MAJORITY),
-        abstained=fate and fate.count(Outcome.ABSTAINED),
+        worst=worst and worst.robust,
+        failed_majorities=worst and worst.count(Outcome.FAILED_MAJORITY),
+        abstained=worst and worst.count(Outcome.ABSTAINED),
         attacks=attacks,
     )
-    return score, fate
+    return score, worst
 
 
 def _attack(attack: str, cell: CellRecord | None) -> AttackScore:
@@ -283,7 +297,7 @@ def _attack(attack: str, cell: CellRecord | None) -> AttackScore:
         attack=attack,
         status="not_run" if cell is None else cell.status,
         reason=MISSING if cell is None else cell.reason,
-        robust=fate_of(cell).robust if cell is not None and ok else None,
+        robust=cell.image_outcomes.robust if cell is not None and ok else None,
         mean_over_candidates=(
             cell.mean_robust_accuracy if cell is not None and ok and len(cell.candidates) > 1 else None
         ),

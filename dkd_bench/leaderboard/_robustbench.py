@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from dkd_bench.budget import Norm
 from dkd_bench.errors import ConfigError, EvidenceError, FieldName, UnknownNameError
-from dkd_bench.leaderboard._merging import fate_of
-from dkd_bench.leaderboard._published import eps_as_text, fraction_of
+from dkd_bench.leaderboard._external import eps_as_text, fraction_of
 from dkd_bench.records import CellRecord, DefenseRecord, Fraction, RunRecord
 from dkd_bench.records.flags import row_status
+from dkd_bench.records.rundir import LoadedRun, as_loaded
 from dkd_bench.threats import STANDARD, facts_of, in_reading_order, sees_whole
 
 AUTOATTACK = "autoattack"
@@ -59,11 +59,11 @@ class RowName(NamedTuple):
         return f"{self}/{_eps(self)}"
 
 
-def render_robustbench(record: RunRecord, *, row: str | None, fields: Sequence[str]) -> str:
+def render_robustbench(run: RunRecord | LoadedRun, *, row: str | None, fields: Sequence[str]) -> str:
     """Return one row of a run as the text of a RobustBench JSON file.
 
     Args:
-        record: the run.
+        run: its record, or as it was loaded.
         row: ``DEFENCE/RULE``, or ``DEFENCE/RULE/EPS`` where there are several budgets; ``None`` if there is one row.
         fields: ``NAME=VALUE`` words for what a run does not know.
 
@@ -71,19 +71,19 @@ def render_robustbench(record: RunRecord, *, row: str | None, fields: Sequence[s
         ConfigError: if RobustBench's rules do not admit the row, the row is not named, or fields are missing or wrong.
         EvidenceError: if the record contradicts itself.
     """
-    found = robustbench_row(record, row=row, fields=parse_fields(fields))
+    found = robustbench_row(run, row=row, fields=parse_fields(fields))
     return json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def robustbench_row(
-    record: RunRecord, *, row: str | None, fields: Mapping[str, str | bool | int]
+    run: RunRecord | LoadedRun, *, row: str | None, fields: Mapping[str, str | bool | int]
 ) -> dict[str, str | bool | int]:
     """Return the fields of RobustBench's file, in its order, for one row of a run.
 
     What the run knows is filled in: the defence's title as the name, and one forward pass for a single network.
 
     Args:
-        record: the run.
+        run: its record, or as it was loaded.
         row: as in ``render_robustbench``.
         fields: what the run does not know, as ``parse_fields`` gives it.
 
@@ -91,11 +91,13 @@ def robustbench_row(
         ConfigError: if RobustBench's rules do not admit the row, the row is not named, or fields are missing.
         EvidenceError: if the record contradicts itself.
     """
+    loaded = as_loaded(run)
+    record = loaded.record
     _check_run(record)
     found = named_row(record, row)
     defense = _check_defense(record, found)
     cell = _check_cell(record, found)
-    _check_flags(record, found, defense)
+    _check_flags(loaded, found, defense)
     _check_attack(record)
     known: dict[str, str | bool | int] = {"name": defense.title}
     if not _is_ensemble(record, found, defense):
@@ -115,7 +117,7 @@ def robustbench_row(
         "dataset": cell.dataset,
         "eps": _eps(found),
         "clean_acc": _percent(cell.clean_accuracy),
-        "autoattack_acc": _percent(fate_of(cell).robust.value),
+        "autoattack_acc": _percent(cell.image_outcomes.robust.value),
         "footnote": " ".join(filter(None, (str(given.get("footnote", "")), _provenance(record)))),
     }
     values = given | measured
@@ -291,8 +293,9 @@ def _check_cell(record: RunRecord, row: RowName) -> CellRecord:
     return cell
 
 
-def _check_flags(record: RunRecord, row: RowName, defense: DefenseRecord) -> None:
-    flags = {flag.name for cell in _cells(record, row) for flag in cell.flags} | {flag.name for flag in defense.flags}
+def _check_flags(run: LoadedRun, row: RowName, defense: DefenseRecord) -> None:
+    raised = [*defense.flags, *(flag for cell in _cells(run.record, row) for flag in cell.flags)]
+    flags = {flag.name for flag in (*raised, run.flag) if flag is not None}
     status = row_status(flags)
     if status != "accepted":
         raise ConfigError(
@@ -324,10 +327,10 @@ def _check_attack(record: RunRecord) -> None:
 
 def _standard_parameters() -> dict[str, Any]:
     """Return the library's parameters, which are the attack's defaults; imported here since attacks need torch."""
-    from dkd_bench.attacks.autoattack import AutoAttackConfig
+    from dkd_bench.attacks.autoattack import AutoAttackSettings
     from dkd_bench.plugins.settings import settings_as_json
 
-    return settings_as_json(AutoAttackConfig())
+    return settings_as_json(AutoAttackSettings())
 
 
 def _cells(record: RunRecord, row: RowName) -> list[CellRecord]:

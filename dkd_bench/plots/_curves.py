@@ -1,4 +1,7 @@
-"""Accuracy against the norm of the perturbation: a row for each attack, a column for each threat model."""
+"""Accuracy against the norm of the perturbation: a row for each attack, a column for each threat model.
+
+``run_curves`` gathers the curves from a run's record, ``curves_figure`` draws them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from dkd_bench.budget import Norm
 from dkd_bench.errors import ConfigError
 from dkd_bench.plots._style import NORM_WORDS, color, marker, styled
+from dkd_bench.records import CellRecord, RunRecord
 from dkd_bench.records.statistics import wilson_interval
+from dkd_bench.store.digests import digest_json
 from dkd_bench.threats import sees_whole
 
 _COLUMN_INCHES, _ROW_INCHES = 2.45, 2.15
@@ -68,6 +73,50 @@ class AccuracyCurve:
     accuracy: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+
+def run_curves(record: RunRecord, *, label: str | None) -> list[Curve]:
+    """Return a curve for each defence, rule, threat model, attack and norm that has a number.
+
+    Args:
+        record: of the run.
+        label: what tells its defences from those of other runs; ``None`` if there are no others.
+    """
+    grouped: dict[tuple[str, str, str, str, str], list[CellRecord]] = {}
+    for cell in record.cells:
+        if cell.status == "ok":
+            key = (cell.attack, cell.norm, cell.defense, cell.decision, cell.threat_model)
+            grouped.setdefault(key, []).append(cell)
+    where = "" if label is None else f", {label}"
+    return [
+        Curve(
+            label=f"{cells[0].defense} ({cells[0].decision}{where})",
+            threat_model=cells[0].threat_model,
+            attack=cells[0].attack,
+            norm=cells[0].norm,
+            dataset=cells[0].dataset,
+            n=cells[0].n,
+            ground=digest_json(
+                [record.manifest.dataset.digest, record.manifest.dataset.indices, record.suite_fingerprint]
+            ),
+            distances=next((cell.fooling_distances for cell in cells if cell.eps is None), ()),
+            points=_points(cells, record),
+        )
+        for cells in grouped.values()
+    ]
+
+
+def _points(cells: Sequence[CellRecord], record: RunRecord) -> tuple[CurvePoint, ...]:
+    """Return the accuracy within each budget, in ascending order, and before them that on the clean images."""
+    points = [
+        CurvePoint(cell.eps, cell.robust_accuracy, cell.ci95)
+        for cell in cells
+        if cell.eps is not None and cell.robust_accuracy is not None and cell.ci95 is not None
+    ]
+    clean = record.manifest.defenses[cells[0].defense].clean_accuracy.get(cells[0].decision)
+    if points and clean is not None:
+        points.append(CurvePoint(0.0, clean.value, clean.ci95))
+    return tuple(sorted(points))
 
 
 def accuracy_curve(distances: Sequence[float | None]) -> AccuracyCurve:

@@ -1,4 +1,7 @@
-"""Where the members put the same images: their latents, projected onto the two widest directions of all."""
+"""Where the members put the same images: their latents, projected onto the two widest directions of all.
+
+``gather_latents`` takes them from the networks of a run, ``latents_figure`` draws them.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from dkd_bench.errors import ConfigError
+from dkd_bench.plots._evidence import EvidenceKept
 from dkd_bench.plots._style import color, marker, styled
+from dkd_bench.separation.latents import LATENT_LAYER
+from dkd_bench.training import captured_latent
 
 _MOST_CLASSES_AS_SIGNS = 12
 
@@ -25,6 +33,33 @@ class LatentsData:
     """Member to its latents, shape ``(N, D)``, one D for all."""
     classes: NDArray[np.int64]
     """The images' labels, shape ``(N,)``."""
+
+
+@torch.no_grad()
+def gather_latents(kept: EvidenceKept, name: str) -> LatentsData:
+    """Return the latents of a defence's members on the clean images of its run.
+
+    Raises:
+        ConfigError: if a member has no layer of latents, or one that does not give one tensor.
+    """
+    members = kept.bench.subjects.defenses[name].defense.members
+    chunks = list(kept.bench.images.chunks())
+    return LatentsData(
+        title=f"{name}: latents of the members, layer {LATENT_LAYER!r}, on clean images\n{kept.ground()}",
+        latents={
+            f"member {number}": torch.cat([_latents(member, chunk.images) for chunk in chunks]).numpy()
+            for number, member in enumerate(members, start=1)
+        },
+        classes=torch.cat([chunk.labels for chunk in chunks]).cpu().numpy(),
+    )
+
+
+def _latents(member: nn.Module, images: Tensor) -> Tensor:
+    with captured_latent(member, LATENT_LAYER) as captured:
+        member(images)
+    if len(captured) != 1 or not isinstance(captured[0], Tensor):
+        raise ConfigError(f"layer {LATENT_LAYER!r} must give one tensor in each evaluation of a network")
+    return captured[0].flatten(1).cpu()
 
 
 @styled

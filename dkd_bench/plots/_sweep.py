@@ -1,4 +1,7 @@
-"""What a setting of a defence changes (paper, Fig. 5): panels over one axis, other defences as levels."""
+"""What a setting of a defence changes (paper, Fig. 5): panels over one axis, other defences as levels.
+
+``gather_sweep`` takes the numbers from a sweep, ``sweep_figure`` draws them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dkd_bench.errors import ConfigError
+from dkd_bench.plots._save import PictureFormat, figure_bytes
 from dkd_bench.plots._style import color, dashes, marker, styled
+from dkd_bench.sweep import Sweep, SweepPoint
 
 Measured = tuple[float, tuple[float, float] | None]
 """A value, and its interval if it has one."""
@@ -20,6 +25,8 @@ _ALONE = "#333333"
 """Of a series that shares its panel with no other, and of the levels beside it."""
 
 _PANEL_INCHES, _HEIGHT_INCHES = 2.6, 3.3
+
+_LSS, _SCALE_FREE, _CLEAN = "LSS (raw margin)", "LSS, scale-free", "clean accuracy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,60 @@ class SweepFigureData:
         shown = {label for labels in self.panels.values() for label in labels}
         if shown and shown != set(self.series):
             raise ConfigError(f"each series needs one panel; these are not matched: {shown ^ set(self.series)}")
+
+
+def sweep_picture(sweep: Sweep, format: PictureFormat) -> bytes:
+    """Return the sweep as a picture after the paper's Figure 5: LSS, clean accuracy and accuracy under attack."""
+    return figure_bytes(sweep_figure(gather_sweep(sweep)), format)
+
+
+def gather_sweep(sweep: Sweep) -> SweepFigureData:
+    """Return a sweep as the panels of the paper's Figure 5: LSS, clean accuracy, accuracy under attack."""
+    named = {name: f"{name} {sweep.attack}" for name in sweep.threat_models}
+    panels = {"LSS": (_LSS,), _SCALE_FREE: (_SCALE_FREE,), _CLEAN: (_CLEAN,), sweep.under_attack: tuple(named.values())}
+    points = [_measured(point, named) for point in sweep.points]
+    return SweepFigureData(
+        setting=sweep.setting,
+        values=_axis(sweep.points),
+        series={label: tuple(point.get(label) for point in points) for labels in panels.values() for label in labels},
+        levels={point.label: _measured(point, named) for point in sweep.levels},
+        panels=panels,
+        title=sweep.title,
+        note=_note(sweep),
+    )
+
+
+def _measured(point: SweepPoint, named: dict[str, str]) -> dict[str, tuple[float, tuple[float, float] | None]]:
+    measured: dict[str, tuple[float, tuple[float, float] | None]] = {_CLEAN: (point.clean.value, point.clean.ci95)}
+    if point.separation is not None and point.separation.margin is not None:
+        measured[_LSS] = (point.separation.margin, None)
+    if point.separation is not None and point.separation.scaled_margin is not None:
+        measured[_SCALE_FREE] = (point.separation.scaled_margin, None)
+    measured |= {named[name]: (found.value, found.ci95) for name, found in point.robust.items()}
+    return measured
+
+
+def _axis(points: Sequence[SweepPoint]) -> tuple[float, ...]:
+    """Return the values as numbers; their positions where they are words."""
+    try:
+        return tuple(float(point.label) for point in points)
+    except ValueError:
+        return tuple(float(position) for position in range(len(points)))
+
+
+def _note(sweep: Sweep) -> str:
+    axis = _axis(sweep.points)
+    words = [f"{position:g} is {point.label}" for position, point in zip(axis, sweep.points, strict=True)]
+    named = "" if all(_is_number(point.label) for point in sweep.points) else "; " + ", ".join(words)
+    return f"n = {sweep.n} under attack, bars are 95 % Wilson intervals; clean and LSS on the whole test set{named}"
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 @styled

@@ -1,14 +1,22 @@
-"""Which member's examples fool which other member: a matrix as a heat map."""
+"""Which member's examples fool which other member: a matrix as a heat map.
+
+``gather_transfer`` takes the numbers from a run's evidence, ``transfer_figure`` draws them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from torch import Tensor, nn
 
+from dkd_bench.plots._evidence import EvidenceKept, LeftOutError, attack_and_budget
 from dkd_bench.plots._style import styled
+from dkd_bench.threats.standalone import Standalone
 
 _CELL_INCHES = 0.75
 
@@ -25,6 +33,48 @@ class TransferData:
     it has right when clean, that it gets wrong under attack; ``None`` if it has none right."""
     counted: tuple[int, ...]
     """For each judge, the images it has right when clean."""
+
+
+@torch.no_grad()
+def gather_transfer(kept: EvidenceKept, name: str) -> TransferData:
+    """Return which member's examples fool which member of a defence, judged here on the evidence of its run.
+
+    Raises:
+        LeftOutError: if it has one member, no attack on single members has a number, or its evidence was not kept.
+        EvidenceError: if the evidence is not the run's.
+    """
+    defense = kept.bench.subjects.defenses[name].defense
+    members = list(defense.members)
+    if len(members) < 2:
+        raise LeftOutError(f"{name} has one member, so there is no transfer between members to draw")
+    trials = kept.fixed_first(trial for trial in kept.trials(name) if trial.threat_model == Standalone.meta.name)
+    if not trials:
+        raise LeftOutError(f"no {Standalone.meta.name} attack on {name} has a number, so there is no transfer to draw")
+    trial = trials[0]
+    right = torch.zeros(len(members), dtype=torch.int64)
+    wrong = torch.zeros(len(members), len(members), dtype=torch.int64)
+    for part in kept.chunks(trial):
+        if not part.covered.all():
+            raise kept.unkept(f"transfer between the members of {name}", trial)
+        stands = _right(members, part.chunk.images, part.chunk.labels)
+        right += stands.sum(dim=1)
+        wrong += torch.stack(
+            [(stands & ~_right(members, each, part.chunk.labels)).sum(dim=1) for each in part.images.values()]
+        )
+    counted = right.tolist()
+    return TransferData(
+        title=f"{name}: transfer between members\n{attack_and_budget(trial)}; {kept.ground()}",
+        members=tuple(f"member {number}" for number in range(1, len(members) + 1)),
+        fooled=tuple(
+            tuple(count / n if n else None for count, n in zip(row, counted, strict=True)) for row in wrong.tolist()
+        ),
+        counted=tuple(counted),
+    )
+
+
+def _right(members: Sequence[nn.Module], images: Tensor, labels: Tensor) -> Tensor:
+    """Return which images each member has right: bool, shape ``(M, N)``, on the CPU."""
+    return torch.stack([member(images).argmax(dim=1) == labels for member in members]).cpu()
 
 
 @styled

@@ -9,17 +9,17 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 from dkd_bench.errors import ConfigError, DkdBenchError, FieldName, PluginError, UnknownNameError
+from dkd_bench.store.code import find_module
 
-Kind = Literal["defenses", "attacks", "datasets", "threat-models"]
+Kind = Literal["defenses", "attacks", "datasets", "threat-models", "commands"]
 """The kinds of plugin, as ``dkd-bench list`` calls them."""
 
 GROUPS: Mapping[Kind, str] = {
@@ -27,12 +27,14 @@ GROUPS: Mapping[Kind, str] = {
     "attacks": "dkd_bench.attacks",
     "datasets": "dkd_bench.datasets",
     "threat-models": "dkd_bench.threat_models",
+    "commands": "dkd_bench.commands",
 }
 _ONE_OF: Mapping[Kind, str] = {
     "defenses": "defence",
     "attacks": "attack",
     "datasets": "dataset",
     "threat-models": "threat model",
+    "commands": "command",
 }
 
 
@@ -55,16 +57,35 @@ def installed(kind: Kind) -> dict[str, EntryPoint]:
     Raises:
         PluginError: if two distributions register the same name.
     """
-    found: dict[str, EntryPoint] = {}
+    return {name: only(kind, entries) for name, entries in registered(kind).items()}
+
+
+def registered(kind: Kind) -> dict[str, tuple[EntryPoint, ...]]:
+    """Return what is registered as ``kind`` under each name, in alphabetical order; what is seen twice is one."""
+    found: dict[str, dict[str, EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUPS[kind]), key=lambda entry: entry.name):
-        other = found.get(entry.name)
-        if other is not None and other.value != entry.value:
-            raise PluginError(
-                f"{_ONE_OF[kind]} {entry.name!r} is registered twice, by {_distribution(other)} "
-                f"({other.value}) and {_distribution(entry)} ({entry.value}); uninstall one of them"
-            )
-        found[entry.name] = entry
-    return found
+        found.setdefault(entry.name, {})[entry.value] = entry
+    return {name: tuple(entries.values()) for name, entries in found.items()}
+
+
+def only(kind: Kind, entries: Sequence[EntryPoint]) -> EntryPoint:
+    """Return the one entry point that is registered under a name.
+
+    Raises:
+        PluginError: if there are several; names two of them.
+    """
+    first, *others = entries
+    if others:
+        raise PluginError(
+            f"{_ONE_OF[kind]} {first.name!r} is registered twice, by {_distribution(first)} "
+            f"({first.value}) and {_distribution(others[0])} ({others[0].value}); uninstall one of them"
+        )
+    return first
+
+
+def described(kind: Kind, entry: EntryPoint) -> str:
+    """Return a plugin as an error names it: ``attack 'mine' of package 1.0 (package.module:Mine)``."""
+    return f"{_ONE_OF[kind]} {entry.name!r} of {_distribution(entry)} ({entry.value})"
 
 
 def load(kind: Kind, name: str) -> Any:
@@ -84,7 +105,7 @@ def load(kind: Kind, name: str) -> Any:
         return _load_from_file(kind, name)
     if family not in entries:
         raise UnknownNameError(_ONE_OF[kind], family, entries)
-    plugin = _load_entry(kind, entries[family])
+    plugin = load_entry(kind, entries[family])
     if inspect.isfunction(plugin) and kind == "defenses":
         return _of_family(plugin, name, argument)
     if colon:
@@ -101,10 +122,15 @@ def without_argument(kind: Kind) -> tuple[str, ...]:
         PluginError: if a plugin cannot be imported; names it and the cause.
     """
     entries = installed(kind)
-    return tuple(name for name, entry in entries.items() if not inspect.isfunction(_load_entry(kind, entry)))
+    return tuple(name for name, entry in entries.items() if not inspect.isfunction(load_entry(kind, entry)))
 
 
-def _load_entry(kind: Kind, entry: EntryPoint) -> Any:
+def load_entry(kind: Kind, entry: EntryPoint) -> Any:
+    """Import what ``entry`` names.
+
+    Raises:
+        PluginError: if that fails; names the plugin and the cause.
+    """
     try:
         return entry.load()
     except Exception as error:
@@ -125,15 +151,17 @@ def _of_family(family: Callable[[str], Any], name: str, argument: str) -> Any:
 
 def summaries(kind: Kind) -> list[PluginSummary]:
     """Return what is known of every installed plugin of ``kind`` without importing any."""
-    return [
-        PluginSummary(
-            name=entry.name,
-            location=entry.value,
-            distribution=_distribution(entry),
-            summary=_first_docstring_line(entry),
-        )
-        for entry in installed(kind).values()
-    ]
+    return [summary(entry) for entry in installed(kind).values()]
+
+
+def summary(entry: EntryPoint) -> PluginSummary:
+    """Return what is known of a plugin without importing it."""
+    return PluginSummary(
+        name=entry.name,
+        location=entry.value,
+        distribution=_distribution(entry),
+        summary=_first_docstring_line(entry),
+    )
 
 
 def _distribution(entry: EntryPoint) -> str:
@@ -142,33 +170,17 @@ def _distribution(entry: EntryPoint) -> str:
 
 def _first_docstring_line(entry: EntryPoint) -> str:
     """Read the docstring out of the source, since importing a plugin imports torch."""
-    source_file = _source_file(entry.module)
-    if source_file is None:
+    spec = find_module(entry.module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return ""
     try:
-        tree = ast.parse(source_file.read_text(encoding="utf-8"))
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return ""
     for node in tree.body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == entry.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""
-
-
-def _source_file(module: str) -> Path | None:
-    """Find a module's source package by package: ``find_spec`` of the whole name imports the packages around it."""
-    root, *inner = module.split(".")
-    try:
-        spec = importlib.util.find_spec(root)
-    except (ImportError, ValueError):
-        return None
-    name = root
-    for part in inner:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
-    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
 def _load_from_file(kind: Kind, reference: str) -> Any:

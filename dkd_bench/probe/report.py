@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget
 from dkd_bench.defense import Defense
-from dkd_bench.doubts.answers import PROBED_IMAGES, answers_vary
+from dkd_bench.doubts.answers import PROBED_IMAGES
 from dkd_bench.errors import ConfigError, FieldName, PluginError
 from dkd_bench.leaderboard import Format, one_line, percent, table
-from dkd_bench.pipeline import Runner
+from dkd_bench.pipeline import measure
 from dkd_bench.probe.planted import NORMS, BinarizationResult, BinarizationSettings, binarization_test
 from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
@@ -36,9 +36,12 @@ from dkd_bench.records.flags import (
     UNBOUNDED,
     ZERO_GRADIENTS,
 )
-from dkd_bench.steps.craft import Crafter, crafts_store
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.crafter import Crafter, crafts_store
+from dkd_bench.steps.prepare import Prepared, prepare
+from dkd_bench.steps.record import Findings, record
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.score import ask_clean, score_clean
+from dkd_bench.target.variation import answers_vary
 
 Outcome = Literal["ok", "FLAG", "says nothing"]
 
@@ -117,21 +120,21 @@ def probe_defense(request: RunRequest, *, progress: Progress) -> ProbeReport:
     if request.norm not in NORMS:
         raise ConfigError("probe takes ", FieldName("norm"), f" {' or '.join(NORMS)}, got {request.norm!r}")
     bench = prepare(request, progress)
-    for reason in bench.trained.failures.values():
+    for reason in bench.subjects.failures.values():
         raise PluginError(reason)
-    name, attack = _only("defenses", bench.trained.defenses), _only("attacks", bench.attacks)
+    name, attack = _only("defenses", bench.subjects.defenses), _only("attacks", bench.attacks)
     return ProbeReport(
         defense=name,
-        dataset=bench.trained.dataset.name,
+        dataset=bench.subjects.dataset.name,
         attack=attack,
         budget=bench.budgets[0],
-        n_images=len(bench.indices),
+        n_images=len(bench.images),
         seed=request.seed,
         checks=tuple(checks(bench, name, attack=attack, progress=progress)),
     )
 
 
-def checks(bench: Workbench, defense: str, *, attack: str, progress: Progress) -> list[Check]:
+def checks(bench: Prepared, defense: str, *, attack: str, progress: Progress) -> list[Check]:
     """Return every check of a defence of ``bench``, cheap ones first."""
     return [
         *_checked_in_a_run(bench, defense, progress),
@@ -163,17 +166,17 @@ def _only(field: str, named: Mapping[str, object]) -> str:
     return next(iter(named))
 
 
-def _checked_in_a_run(bench: Workbench, name: str, progress: Progress) -> list[Check]:
+def _checked_in_a_run(bench: Prepared, name: str, progress: Progress) -> list[Check]:
     """Return what a run's record says of the defence, and what it does not mention because it is not so."""
-    runner = Runner(bench, progress, Crafter(crafts_store()))
-    runner.run_trials()
-    record = runner.record()
-    flags = (*record.manifest.defenses[name].flags, *(flag for cell in record.cells for flag in cell.flags))
+    answers = ask_clean(bench)
+    findings = Findings(clean=score_clean(bench, answers))
+    found_by_run = record(bench, findings, measure(bench, findings, answers, Crafter(crafts_store()), progress))
+    flags = (*found_by_run.manifest.defenses[name].flags, *(flag for cell in found_by_run.cells for flag in cell.flags))
     raised = {flag.name: flag for flag in reversed(flags)}
-    shown = min(PROBED_IMAGES, len(bench.trained.trainer.probe))
+    shown = min(PROBED_IMAGES, len(bench.subjects.trainer.probe))
     done = []
     for flag in (*_LOOKED_AT, *sorted(raised.keys() - _LOOKED_AT.keys())):
-        found, reason = raised.get(flag), _unasked(flag, bench, name, record, raised)
+        found, reason = raised.get(flag), _unasked(flag, bench, name, found_by_run, raised)
         looked_at = _LOOKED_AT.get(flag, "the attack")
         if flag in _ON_CLEAN_IMAGES:
             looked_at += f", {shown} clean images"
@@ -187,9 +190,9 @@ def _checked_in_a_run(bench: Workbench, name: str, progress: Progress) -> list[C
     return done
 
 
-def _unasked(flag: str, bench: Workbench, name: str, record: RunRecord, raised: Collection[str]) -> str | None:
+def _unasked(flag: str, bench: Prepared, name: str, record: RunRecord, raised: Collection[str]) -> str | None:
     """Return why a flag that is not raised says nothing; ``None`` if it was looked for."""
-    defense = bench.trained.defenses[name].defense
+    defense = bench.subjects.defenses[name].defense
     (attack,) = (each.meta for each in bench.attacks.values())
     scored = [cell for cell in record.cells if cell.status == "ok"]
     reasons = (
@@ -206,10 +209,10 @@ def _unasked(flag: str, bench: Workbench, name: str, record: RunRecord, raised: 
     return next((reason for concerned, holds, reason in reasons if holds and flag in concerned), None)
 
 
-def _binarization(bench: Workbench, name: str, attack: Attack, progress: Progress) -> Check:
+def _binarization(bench: Prepared, name: str, attack: Attack, progress: Progress) -> Check:
     """Return the binarisation test of the surrogate that passes best: the joint attack takes the strongest."""
-    defense = bench.trained.defenses[name].defense
-    images = torch.cat([chunk.images for chunk in bench.chunks()])
+    defense = bench.subjects.defenses[name].defense
+    images = torch.cat([chunk.images for chunk in bench.images.chunks()])
     looked_at = f"whether {attack.meta.name} finds planted examples, {len(images)} clean images"
     results = {}
     for called, surrogate in defense.surrogates().items():
@@ -234,7 +237,7 @@ def _binarization(bench: Workbench, name: str, attack: Attack, progress: Progres
     )
 
 
-def _draws(bench: Workbench, defense: Defense, surrogate: nn.Module, attack: Attack, images: Tensor) -> int:
+def _draws(bench: Prepared, defense: Defense, surrogate: nn.Module, attack: Attack, images: Tensor) -> int:
     """Return how many evaluations of a surrogate a run averages in one answer."""
     random = defense.meta.randomized and answers_vary(surrogate, images[:PROBED_IMAGES])
     return bench.request.eot_draws if random and not attack.meta.averages_draws else 1

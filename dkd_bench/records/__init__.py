@@ -1,10 +1,18 @@
 """Records: what is kept of a run, frozen and versioned."""
 
-from dkd_bench.records._run import (
+from dkd_bench.records._base import Fraction, Interval, Record
+from dkd_bench.records._key import CellKey
+from dkd_bench.records._outcomes import (
     BROKEN,
-    SCHEMA_VERSION,
     SURVIVED,
     WORST_FIRST,
+    ImageOutcomes,
+    Outcome,
+    worst_of,
+    worst_outcome,
+)
+from dkd_bench.records._run import (
+    SCHEMA_VERSION,
     CandidateRecord,
     CellRecord,
     DatasetRecord,
@@ -12,15 +20,10 @@ from dkd_bench.records._run import (
     DetectorRecord,
     EvidenceRecord,
     FlagRecord,
-    Fraction,
-    Interval,
     Manifest,
     NormQuantiles,
-    Outcome,
     RunRecord,
     SeparationRecord,
-    shares_survived,
-    worst_outcome,
 )
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "SURVIVED",
     "WORST_FIRST",
     "CandidateRecord",
+    "CellKey",
     "CellRecord",
     "DatasetRecord",
     "DefenseRecord",
@@ -36,12 +40,14 @@ __all__ = [
     "EvidenceRecord",
     "FlagRecord",
     "Fraction",
+    "ImageOutcomes",
     "Interval",
     "Manifest",
     "NormQuantiles",
     "Outcome",
+    "Record",
     "RunRecord",
     "SeparationRecord",
-    "shares_survived",
+    "worst_of",
     "worst_outcome",
 ]

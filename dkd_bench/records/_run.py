@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from enum import Enum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dkd_bench.budget import Norm
+from dkd_bench.records._base import Fraction, Interval, Record
+from dkd_bench.records._key import CellKey
+from dkd_bench.records._outcomes import ImageOutcomes, Outcome
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Fraction = float
-"""A number in [0, 1]; rounding is the renderer's."""
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Outcome(str, Enum):
-    """What became of one test image."""
-
-    ROBUST = "robust"
-    """Right when clean, and right under attack."""
-    FOOLED = "fooled"
-    """Right when clean, another label under attack."""
-    FAILED_MAJORITY = "failed_majority"
-    """Right when clean, no majority under attack: an error."""
-    ABSTAINED = "abstained"
-    """Right when clean, rejected under attack: not fooled, and counted apart."""
-    CLEAN_ERROR = "clean_error"
-    """Wrong, rejected or without majority when clean: lost before any attack."""
-
-
-WORST_FIRST = (
-    Outcome.CLEAN_ERROR,
-    Outcome.FOOLED,
-    Outcome.FAILED_MAJORITY,
-    Outcome.ABSTAINED,
-    Outcome.ROBUST,
-)
-"""The order in which several outcomes of one image become one: an adversary picks the worst."""
-
-SURVIVED = frozenset({Outcome.ABSTAINED, Outcome.ROBUST})
-"""Not fooled; scoring says ``abstained`` only of defences that declare abstention."""
-
-BROKEN = frozenset({Outcome.FOOLED, Outcome.FAILED_MAJORITY})
-"""Right when clean, and lost to the attack."""
-
-
-def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return what an image's outcomes amount to for an adversary who picks the best of several examples."""
-    return min(outcomes, key=WORST_FIRST.index)
-
-
-def shares_survived(outcomes: Sequence[Outcome], survival: tuple[Fraction, ...] | None) -> tuple[Fraction, ...]:
-    """Return the share of draws that each image survived; 0 or 1 for a deterministic defence, without ``survival``."""
-    return tuple(float(outcome in SURVIVED) for outcome in outcomes) if survival is None else survival
-
-
-class Interval(_Record):
-    """A fraction with its Wilson interval."""
-
-    value: Fraction
-    ci95: tuple[Fraction, Fraction]
-
-
-class FlagRecord(_Record):
+class FlagRecord(Record):
     """A flag that was raised, with what was seen; ``dkd_bench.records.flags`` says what it means."""
 
     name: str
@@ -79,7 +25,7 @@ class FlagRecord(_Record):
     """Of the images looked at; ``None`` where no images are counted."""
 
 
-class CandidateRecord(_Record):
+class CandidateRecord(Record):
     """How a defence stood against one of the images that a threat model offers: a member's, a magnitude's."""
 
     name: str
@@ -89,7 +35,7 @@ class CandidateRecord(_Record):
     abstained: int
 
 
-class NormQuantiles(_Record):
+class NormQuantiles(Record):
     """The norms at which images were fooled: [0, 1] pixel units, or values changed in l0."""
 
     n: int
@@ -98,7 +44,7 @@ class NormQuantiles(_Record):
     q75: float
 
 
-class DetectorRecord(_Record):
+class DetectorRecord(Record):
     """How well one detector tells the images of one candidate from clean ones."""
 
     detector: str
@@ -116,7 +62,7 @@ class DetectorRecord(_Record):
     """False and true positive rates over all thresholds, thinned."""
 
 
-class CellRecord(_Record):
+class CellRecord(Record):
     """One defence under one decision rule, threat model, attack and budget."""
 
     defense: str
@@ -162,12 +108,30 @@ class CellRecord(_Record):
     """Of a defence that abstains, for each candidate and detector."""
 
     @property
+    def key(self) -> CellKey:
+        """What tells the cell from all others of a run."""
+        return CellKey(
+            defense=self.defense,
+            decision=self.decision,
+            dataset=self.dataset,
+            threat_model=self.threat_model,
+            attack=self.attack,
+            norm=self.norm,
+            eps=self.eps,
+        )
+
+    @property
+    def image_outcomes(self) -> ImageOutcomes:
+        """What became of each image; of no image unless ``status`` is ok."""
+        return ImageOutcomes(outcomes=self.outcomes, survival=self.survival)
+
+    @property
     def shares(self) -> tuple[Fraction, ...]:
         """The share of draws that each image survived; 0 or 1 for a deterministic defence."""
-        return shares_survived(self.outcomes, self.survival)
+        return self.image_outcomes.shares
 
 
-class EvidenceRecord(_Record):
+class EvidenceRecord(Record):
     """One craft: the adversarial images of one attack on one target for one chunk of images."""
 
     sha256: str
@@ -182,7 +146,7 @@ class EvidenceRecord(_Record):
     """Images that the target itself got wrong; ``None`` in records of older versions."""
 
 
-class SeparationRecord(_Record):
+class SeparationRecord(Record):
     """How far apart the members' latents lie (LSS, Eq. 5 and 6), on the whole test set."""
 
     layer: str
@@ -198,7 +162,7 @@ class SeparationRecord(_Record):
     """Why there is no margin."""
 
 
-class DefenseRecord(_Record):
+class DefenseRecord(Record):
     """The trained defence that was attacked."""
 
     title: str
@@ -225,7 +189,7 @@ class DefenseRecord(_Record):
     """The share of the run's clean images that are rejected, by decision rule; empty if the defence never abstains."""
 
 
-class DatasetRecord(_Record):
+class DatasetRecord(Record):
     """The images of the run."""
 
     name: str
@@ -237,7 +201,7 @@ class DatasetRecord(_Record):
     """Positions in the test set, in the order of all outcomes."""
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """What it takes to make the run again."""
 
     versions: dict[str, str]
@@ -260,7 +224,7 @@ class Manifest(_Record):
         return self.seed if self.training_seed is None else self.training_seed
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """A whole run."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

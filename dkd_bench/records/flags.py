@@ -103,8 +103,8 @@ FLAGS: Mapping[str, Flag] = {
         Flag(
             name=SINGLE_STEP,
             severity="suspicious",
-            meaning="An attack of one step fools images that an attack of many steps, in the same budget on the same "
-            "target, does not: the loss leads the second astray (Carlini et al. 2019).",
+            meaning="An attack of one step fools images that all attacks of many steps together, in the same budget "
+            "with the same sight, do not: the loss leads them astray (Carlini et al. 2019).",
             remedy="Look for steps without gradient and give them a backward pass (BPDA); try a loss on logit margins.",
         ),
         Flag(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import torch
-
 from dkd_bench.records import BROKEN, RunRecord
+from dkd_bench.records.evidence import read_evidence, write_part
 from dkd_bench.steps.request import KeepEvidence
-from dkd_bench.store.digests import digest_tensors
 from dkd_bench.store.files import TensorStore, link_file
 
 
@@ -34,18 +32,12 @@ def keep_evidence(
             link_file(crafts.path(key), kept.path(key))
             continue
         if rows.get(key):
-            _keep_rows(key, sorted(rows[key]), crafts, kept)
+            whole = read_evidence(crafts, key)
+            assert whole is not None, "a craft stays in the cache until its run is recorded"
+            write_part(kept, key, whole, sorted(rows[key]))
     if keep != "all" and record.complete:
         for key in (*record.evidence, *unused):
             crafts.path(key).unlink(missing_ok=True)
-
-
-def _keep_rows(key: str, rows: list[int], crafts: TensorStore, kept: TensorStore) -> None:
-    tensors = crafts.get(key)
-    assert tensors is not None, "a craft stays in the cache until its run is recorded"
-    index = torch.tensor(rows)
-    trimmed = {"adversarial": tensors["adversarial"][index], "rows": index}
-    kept.put(key, trimmed, {"of_sha256": digest_tensors(tensors)})
 
 
 def _broken_rows(record: RunRecord) -> dict[str, set[int]]:

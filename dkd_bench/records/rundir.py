@@ -1,69 +1,45 @@
-"""The folder of a run: its record, its leaderboard, its evidence."""
+"""The folder of a run, to be read: its record, what its verification says of it, its evidence."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import final
 
 from pydantic import ValidationError
 
 from dkd_bench.errors import ConfigError, StoreError
-from dkd_bench.leaderboard import rank_runs, render
 from dkd_bench.records import SCHEMA_VERSION, FlagRecord, RunRecord
 from dkd_bench.records.flags import UNVERIFIED
 from dkd_bench.records.verification import VERIFICATION, Verification
-from dkd_bench.store.files import TensorStore, delete_file, read_file, write_file, write_json
+from dkd_bench.store.files import TensorStore, read_file
 
 RESULTS = "results.json"
 PLOTS = "plots"
 """The folder, in a run's, of its pictures."""
 
-_PICTURE_SUFFIXES = (".png", ".svg")
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRun:
+    """A run's record as it was read, and beside it the doubt that its verification casts on it."""
+
+    record: RunRecord
+    folder: Path | None = None
+    """Folder of the run; ``None`` for a record that was read from none."""
+    doubt: str | None = None
+    """Why the verification does not bear the record out; ``None`` if it does, or nobody verified the run."""
+
+    @property
+    def flag(self) -> FlagRecord | None:
+        """The doubt as a flag on every defence of the run; ``None`` without a doubt."""
+        return None if self.doubt is None else FlagRecord(name=UNVERIFIED, detail=self.doubt)
 
 
 def evidence_store(folder: Path) -> TensorStore:
     """Return where a run keeps its evidence."""
     return TensorStore(folder / "evidence")
-
-
-def save_run(record: RunRecord, folder: Path) -> None:
-    """Write the record and the leaderboard, and forget what was verified; raise StoreError if that cannot be done."""
-    delete_file(folder / VERIFICATION)
-    save_board(record, folder)
-    write_json(folder / RESULTS, record.model_dump(mode="json"))
-
-
-def save_board(record: RunRecord, folder: Path) -> None:
-    """Write the leaderboard, with links to the pictures there are; raise StoreError if it cannot be written."""
-    board = rank_runs([(folder.name, record)])
-    write_file(folder / "leaderboard.md", with_pictures(render(board, "markdown"), folder))
-    write_file(folder / "leaderboard.json", render(board, "json"))
-
-
-def with_pictures(board: str, folder: Path) -> str:
-    """Return the board's Markdown followed by the pictures in ``folder``; as it is if there are none.
-
-    Of one drawn in several formats the first of ``_PICTURE_SUFFIXES`` is shown.
-    """
-    names = sorted({file.stem for file in (folder / PLOTS).glob("*") if file.suffix in _PICTURE_SUFFIXES})
-    if not names:
-        return board
-    kinds = {
-        name: next(kind for kind in _PICTURE_SUFFIXES if (folder / PLOTS / (name + kind)).is_file()) for name in names
-    }
-    links = "\n\n".join(f"![{name}]({PLOTS}/{name}{kind})" for name, kind in kinds.items())
-    return f"{board}\n## Pictures\n\n{links}\n"
-
-
-def forget_pictures(folder: Path) -> None:
-    """Delete the pictures of a run that is about to be made; they would show other numbers.
-
-    Raises:
-        StoreError: if one cannot be deleted.
-    """
-    for file in (folder / PLOTS).glob("*"):
-        if file.suffix in _PICTURE_SUFFIXES:
-            delete_file(file)
 
 
 def load_run(path: Path) -> RunRecord:
@@ -73,9 +49,7 @@ def load_run(path: Path) -> RunRecord:
         ConfigError: if there is no run at ``path``.
         StoreError: if its record is damaged or of another schema version.
     """
-    file = path / RESULTS if path.is_dir() else path
-    if not file.is_file():
-        raise ConfigError(f"no run at {path}; expected a folder with {RESULTS}, as 'dkd-bench run' writes it")
+    file = _results(path)
     try:
         return RunRecord.model_validate_json(read_file(file))
     except ValidationError as error:
@@ -86,32 +60,23 @@ def load_run(path: Path) -> RunRecord:
         ) from error
 
 
-def load_for_ranking(path: Path) -> RunRecord:
-    """Return the record as ``load_run``; if a verification beside it does not bear it out, every defence is flagged.
+def load_with_doubt(path: Path) -> LoadedRun:
+    """Return the record as ``load_run``, with the doubt of the verification beside it; raises as ``load_run`` does."""
+    record, file = load_run(path), _results(path)
+    return LoadedRun(record=record, folder=file.parent, doubt=_doubt(file) if file.name == RESULTS else None)
 
-    A run that nobody verified is as it is.
 
-    Raises:
-        ConfigError: if there is no run at ``path``.
-        StoreError: if its record is damaged or of another schema version.
-    """
-    record = load_run(path)
+def as_loaded(run: RunRecord | LoadedRun) -> LoadedRun:
+    """Return a run as one that was loaded; a bare record is one that nobody verified."""
+    return run if isinstance(run, LoadedRun) else LoadedRun(record=run)
+
+
+def _results(path: Path) -> Path:
+    """Return the file of a run's record; raise ConfigError if there is none at ``path``."""
     file = path / RESULTS if path.is_dir() else path
-    doubt = _doubt(file) if file.name == RESULTS else None
-    if doubt is None:
-        return record
-    flag = FlagRecord(name=UNVERIFIED, detail=doubt, share=None)
-    defenses = {
-        name: defense.model_copy(update={"flags": (*defense.flags, flag)})
-        for name, defense in record.manifest.defenses.items()
-    }
-    return record.model_copy(update={"manifest": record.manifest.model_copy(update={"defenses": defenses})})
-
-
-def found_fault(record: RunRecord) -> str | None:
-    """Return what the verification of a record that ``load_for_ranking`` gave has against it; ``None`` for nothing."""
-    flags = (flag for defense in record.manifest.defenses.values() for flag in defense.flags)
-    return next((flag.detail for flag in flags if flag.name == UNVERIFIED), None)
+    if not file.is_file():
+        raise ConfigError(f"no run at {path}; expected a folder with {RESULTS}, as 'dkd-bench run' writes it")
+    return file
 
 
 def _doubt(results: Path) -> str | None:

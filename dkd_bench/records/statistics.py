@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from dkd_bench.errors import ConfigError, FieldName
-from dkd_bench.records import Fraction, Interval
+from dkd_bench.records._base import Fraction, Interval
 
 Alternative = Literal["two-sided", "less", "greater"]
 

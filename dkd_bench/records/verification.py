@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from dkd_bench.records._base import Record
 
 VERIFICATION = "verification.json"
 """The file, in a run's folder."""
 
 
-class Verification(BaseModel):
+class Verification(Record):
     """The outcome of an audit, bound to the very record that was audited."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
     results_sha256: str

@@ -22,7 +22,7 @@ from dkd_bench.separation import margin
 from dkd_bench.separation import records as separation_records
 from dkd_bench.separation.lss import ensemble_separation, permutation_null
 from dkd_bench.separation.records import EnsembleSeparation, PermutationNull, SeparationReport
-from dkd_bench.steps.prepare import Trained
+from dkd_bench.steps.train import Subjects
 from dkd_bench.steps.weights import TrainedDefense
 from dkd_bench.store.cache import cache_root
 from dkd_bench.store.digests import digest_json, library_versions
@@ -104,7 +104,7 @@ def measured_separation(  # noqa: PLR0913
     )
 
 
-def separations(trained: Trained, progress: Progress) -> dict[str, SeparationRecord]:
+def separations(subjects: Subjects, progress: Progress) -> dict[str, SeparationRecord]:
     """Return the separation of each ensemble's latents on the whole test set; others are left out.
 
     Left out are single networks, and ensembles without a usable layer ``latent`` in every member: a run goes on
@@ -112,7 +112,7 @@ def separations(trained: Trained, progress: Progress) -> dict[str, SeparationRec
     """
     ensembles = [
         (name, each)
-        for name, each in trained.defenses.items()
+        for name, each in subjects.defenses.items()
         if len(each.defense.members) > 1
         and all(LATENT_LAYER in dict(member.named_modules()) for member in each.defense.members)
     ]
@@ -120,7 +120,7 @@ def separations(trained: Trained, progress: Progress) -> dict[str, SeparationRec
     found = {}
     for name, each in ensembles:
         try:
-            report = measured_separation(each, trained.dataset, trained.dataset_digest)
+            report = measured_separation(each, subjects.dataset, subjects.dataset_digest)
         except DkdBenchError as error:
             log.warning("no LSS of %s: %s", name, error)
             continue
@@ -162,7 +162,7 @@ def _latents(trained: TrainedDefense, split: Split, layer: str) -> list[Tensor]:
             _check_layer(member, split, layer)
             latents.append(outputs_on(member, split, latent_layer=layer).cpu())
         except ConfigError as error:
-            raise ConfigError(f"member {number} of defence {trained.name!r}: {error}") from error
+            raise ConfigError(f"member {number} of defence {trained.name!r}: ", error.sentence) from error
     return latents
 
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import quantiles
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dkd_bench.records import Fraction
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from dkd_bench.records import Fraction, Record
 
 
-class Certificate(_Record):
+class Certificate(Record):
     """Why a margin is the widest there is, checked on every point and not on the support vectors alone."""
 
     functional_margin: float
@@ -25,7 +21,7 @@ class Certificate(_Record):
     """A soft-margin SVM on the latents over their RMS radius finds the same plane for every C above it."""
 
 
-class Separation(_Record):
+class Separation(Record):
     """The latents of one member against those of the others: Eq. 5 of the paper, or why there is no number."""
 
     separable: bool | None
@@ -51,7 +47,7 @@ class Separation(_Record):
         return None if self.margin is None else self.margin / self.rms_radius
 
 
-class EnsembleSeparation(_Record):
+class EnsembleSeparation(Record):
     """Each member against all the others: Eq. 6 of the paper."""
 
     members: tuple[Separation, ...] = Field(min_length=2)
@@ -80,7 +76,7 @@ class EnsembleSeparation(_Record):
         return "; ".join(reasons) or None
 
 
-class PermutationNull(_Record):
+class PermutationNull(Record):
     """Margins of the same points under labels dealt at random: what a margin is worth by itself."""
 
     margins: tuple[float | None, ...] = Field(min_length=1)
@@ -109,7 +105,7 @@ class PermutationNull(_Record):
         return low, median, high
 
 
-class SeparationReport(_Record):
+class SeparationReport(Record):
     """The latent space separation of one trained defence on one set of images."""
 
     defense: str

@@ -9,9 +9,9 @@ from typing import Literal
 from dkd_bench.budget import Budget
 from dkd_bench.records import CellRecord, FlagRecord, Interval
 from dkd_bench.records.rules import DEPLOYED
-from dkd_bench.steps.craft import Evidence
+from dkd_bench.steps.crafter import Evidence
 from dkd_bench.steps.plan import Trial
-from dkd_bench.steps.score import CellScore
+from dkd_bench.steps.scoring import CellScore
 
 UNDECIDED = DEPLOYED.name
 """The decision rule named in the cells of a defence that never answered."""
@@ -34,31 +34,31 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """The images of a run, as the cells of one defence see them."""
+class CleanScore:
+    """Clean-image statistics of one defence, repeated in each of its cells."""
 
     dataset: str
     n: int
-    clean_intervals: dict[str, Interval]
+    accuracy: dict[str, Interval]
     """Clean accuracy by decision rule; empty for a defence that never answered."""
-    clean_rejected: dict[str, Interval] = field(default_factory=dict)
+    rejected: dict[str, Interval] = field(default_factory=dict)
     """The share of clean images rejected by decision rule; empty for a defence that never abstains."""
 
 
 def scored_cell(
-    trial: Trial, budget: Budget, rule: str, *, score: CellScore, examined: Examined, cost: Cost
+    trial: Trial, budget: Budget, rule: str, *, score: CellScore, clean: CleanScore, cost: Cost
 ) -> CellRecord:
     """Return the cell of a trial under one budget and decision rule."""
     return CellRecord(
         defense=trial.defense,
         decision=rule,
-        dataset=examined.dataset,
+        dataset=clean.dataset,
         threat_model=trial.threat_model,
         attack=trial.attack,
         norm=budget.norm,
         eps=budget.eps,
-        n=examined.n,
-        clean_accuracy=examined.clean_intervals[rule].value,
+        n=clean.n,
+        clean_accuracy=clean.accuracy[rule].value,
         status="ok",
         wall_time_s=cost.wall_time_s,
         forward_passes=cost.forward_passes,
@@ -70,7 +70,7 @@ def scored_cell(
 def empty_cells(
     trial: Trial,
     *,
-    examined: Examined,
+    clean: CleanScore,
     status: Literal["error", "not_run"],
     reason: str,
     flags: Sequence[FlagRecord] = (),
@@ -80,13 +80,13 @@ def empty_cells(
         CellRecord(
             defense=trial.defense,
             decision=rule,
-            dataset=examined.dataset,
+            dataset=clean.dataset,
             threat_model=trial.threat_model,
             attack=trial.attack,
             norm=budget.norm,
             eps=budget.eps,
-            n=examined.n,
-            clean_accuracy=examined.clean_intervals[rule].value if examined.clean_intervals else None,
+            n=clean.n,
+            clean_accuracy=clean.accuracy[rule].value if clean.accuracy else None,
             robust_accuracy=None,
             mean_robust_accuracy=None,
             ci95=None,
@@ -103,7 +103,7 @@ def empty_cells(
             candidates=(),
         )
         for budget in trial.budgets
-        for rule in (examined.clean_intervals or (UNDECIDED,))
+        for rule in (clean.accuracy or (UNDECIDED,))
     ]
 
 

@@ -1,109 +1,89 @@
-"""Craft: one attack, one target, one chunk of images; the result is evidence in a content-addressed file."""
+"""Craft: every attack that the plan wants, each once; trials come out as soon as their evidence is there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from time import perf_counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import final
 
-import torch
-from torch import Tensor
-
-from dkd_bench.attacks import Attack
-from dkd_bench.attacks.images import check_images
-from dkd_bench.errors import StoreError
-from dkd_bench.steps.plan import Craft
-from dkd_bench.store.cache import cache_root
-from dkd_bench.store.files import TensorStore
-from dkd_bench.target import Target
+from dkd_bench.errors import AttackError, EvidenceError
+from dkd_bench.executors.local import crafted_ahead, remaining_crafts
+from dkd_bench.executors.remaining import RemainingCrafts
+from dkd_bench.progress import Progress, Task
+from dkd_bench.steps.crafter import Crafter, Evidence
+from dkd_bench.steps.plan import Craft, Plan, Trial
+from dkd_bench.steps.prepare import Prepared
+from dkd_bench.steps.targets import Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """The adversarial images of one chunk, and what it cost to make them."""
+class CraftedTrial:
+    """A trial of the plan whose crafts were all made, or could not be."""
 
-    images: Tensor
-    """float32, shape ``(n, C, H, W)``, in the order of the chunk."""
-    sha256: str
-    broken: int
-    """Images that the target itself misclassifies."""
-    forward_passes: int
-    backward_passes: int
-    wall_time_s: float
-    fresh: bool
-    """Whether it was made just now, rather than found."""
+    position: int
+    """In the plan."""
+    trial: Trial
+    failure: AttackError | EvidenceError | None = None
+    """Why a craft could not be made; its cells have no number then."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """Clean images of one chunk, float32 in [0, 1], shape ``(n, C, H, W)``, and their labels."""
+def craft(prepared: Prepared, crafter: Crafter, progress: Progress) -> Iterator[CraftedTrial]:
+    """Make every craft of the plan, and yield each trial as soon as all of its crafts are there.
 
-    number: int
-    images: Tensor
-    labels: Tensor
+    A failing attack is no error of this step: the trials that wanted it say why.
+
+    Raises:
+        StoreError: if a file cannot be written, or is damaged.
+    """
+    plan = prepared.plan
+    report = _Report(prepared.targets, plan, remaining_crafts(prepared, crafter), progress)
+    waiting = dict(enumerate(plan.trials))
+    for made, number in crafted_ahead(prepared, crafter):
+        found = crafter.find(made.keys[number])
+        if found is not None:
+            report.crafted(made, number, found)
+        for position in [place for place, trial in waiting.items() if trial.crafts and crafter.has_all(trial)]:
+            yield CraftedTrial(position=position, trial=waiting.pop(position))
+    failures: dict[tuple[str, ...], AttackError | EvidenceError] = {}
+    for position, trial in waiting.items():
+        for each in trial.crafts.values():
+            if each.keys not in failures:
+                try:
+                    _make(each, prepared, crafter, report)
+                except (AttackError, EvidenceError) as error:
+                    failures[each.keys] = error
+        failed = (failures[each.keys] for each in trial.crafts.values() if each.keys in failures)
+        yield CraftedTrial(position=position, trial=trial, failure=next(failed, None))
 
 
-def crafts_store() -> TensorStore:
-    """Return where crafts are kept for every run of this user."""
-    return TensorStore(cache_root() / "crafts")
+def _make(craft: Craft, prepared: Prepared, crafter: Crafter, report: _Report) -> None:
+    for chunk in prepared.images.chunks():
+        made = crafter.evidence(craft, prepared.attacks[craft.attack], prepared.targets.target(craft), chunk)
+        report.crafted(craft, chunk.number, made)
 
 
 @final
-class Crafter:
-    """Makes evidence, or finds what was made before under the same key."""
+class _Report:
+    """Tells once of each chunk crafted: how many images it broke, and how long it took."""
 
-    def __init__(self, store: TensorStore) -> None:
-        """Keep evidence in ``store``."""
-        self.store = store
+    def __init__(self, targets: Targets, plan: Plan, remaining: RemainingCrafts, progress: Progress) -> None:
+        self._targets = targets
+        self._remaining = remaining
+        self._progress = progress
+        self._told: set[str] = set()
+        self._tasks: dict[tuple[str, ...], Task] = {}
+        self._all = progress.start("crafts", sum(len(craft.keys) for craft in plan.crafts))
 
-    def evidence(self, craft: Craft, attack: Attack, target: Target, chunk: Chunk) -> Evidence:
-        """Return the checked evidence of one chunk of ``craft``.
-
-        Raises:
-            AttackError: if the attack fails.
-            EvidenceError: if its images break budget or box, whoever made them.
-            StoreError: if the file cannot be written, or is damaged.
-        """
-        key = craft.keys[chunk.number]
-        found = self.find(key)
-        if found is None:
-            self._make(craft, attack, target, chunk)
-            made = self.find(key)
-            if made is None:
-                raise StoreError(f"{self.store.path(key)} was written and is gone; is another process deleting it?")
-            found = replace(made, fresh=True)
-        source = f"attack {attack.meta.name!r} on {target.name}, chunk {chunk.number}"
-        check_images(chunk.images.cpu(), found.images, craft.budget, source=source)
-        return found
-
-    def find(self, key: str) -> Evidence | None:
-        """Return the evidence kept under ``key``, or ``None``."""
-        kept = self.store.get_with_metadata(key)
-        if kept is None:
-            return None
-        tensors, metadata = kept
-        return Evidence(
-            images=tensors["adversarial"],
-            sha256=metadata["sha256"],
-            broken=metadata["broken"],
-            forward_passes=metadata["forward_passes"],
-            backward_passes=metadata["backward_passes"],
-            wall_time_s=metadata["wall_time_s"],
-            fresh=False,
-        )
-
-    def _make(self, craft: Craft, attack: Attack, target: Target, chunk: Chunk) -> None:
-        forward, backward, start = target.forward_passes, target.backward_passes, perf_counter()
-        seed = craft.seeds[chunk.number]
-        adversarial = attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed)
-        cost = {
-            "forward_passes": target.forward_passes - forward,
-            "backward_passes": target.backward_passes - backward,
-            "wall_time_s": perf_counter() - start,
-        }
-        source = f"attack {attack.meta.name!r} on {target.name}, chunk {chunk.number}"
-        check_images(chunk.images, adversarial, craft.budget, source=source)
-        with torch.no_grad():
-            broken = int((target(adversarial).argmax(dim=1) != chunk.labels).sum())
-        metadata = {**cost, "broken": broken, "attack": attack.meta.name}
-        self.store.put(craft.keys[chunk.number], {"adversarial": adversarial}, metadata)
+    def crafted(self, craft: Craft, number: int, evidence: Evidence) -> None:
+        key = craft.keys[number]
+        if key in self._told:
+            return
+        self._told.add(key)
+        called = self._targets.networks[craft.target].called
+        if craft.keys not in self._tasks:
+            description = f"{craft.attack} {craft.budget} on {called}"
+            self._tasks[craft.keys] = self._progress.start(description, len(craft.keys))
+        note = f"{evidence.broken} of {len(evidence.images)} broken, crafted in {evidence.wall_time_s:.1f} s"
+        self._tasks[craft.keys].advance(note=note)
+        self._remaining.made(key, evidence.wall_time_s)
+        self._all.advance(note=f"last: {craft.attack} on {called}", seconds_left=self._remaining.seconds_left)

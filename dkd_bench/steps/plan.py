@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dkd_bench.budget import Budget, Norm
 from dkd_bench.errors import ConfigError, FieldName, PluginError
 from dkd_bench.store.digests import digest_json, seed_from
 
 if TYPE_CHECKING:
+    from dkd_bench.attacks import Attack, AttackMeta
     from dkd_bench.target import Access
     from dkd_bench.threats import Roles, ThreatModel
-
-CHUNK_SIZE = 250
-"""Images in a canonical chunk: the grain of resume and of memory. Changing it changes every craft's key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,27 +41,6 @@ class PlannedDefense:
     roles: Roles
     targets: Mapping[str, PlannedTarget]
     """By name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedAttack:
-    """What the plan needs to know of an attack."""
-
-    name: str
-    kind: Literal["fixed", "minimum_norm"]
-    norms: tuple[Norm, ...]
-    applies_to: Literal["any", "deterministic", "randomized"]
-    averages_draws: bool
-    identity: Mapping[str, Any]
-    access: Access = "gradients"
-
-    def applies(self, target: PlannedTarget) -> bool:
-        """Return whether the attack is meant for such a target, and the target offers what it needs."""
-        return self.access in target.access and self.fits(target)
-
-    def fits(self, target: PlannedTarget) -> bool:
-        """Return whether the attack is meant for targets that answer as randomly as this one does."""
-        return self.applies_to in ("any", "randomized" if target.randomized else "deterministic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +102,7 @@ class Ground:
 def make_plan(
     *,
     defenses: Sequence[PlannedDefense],
-    attacks: Sequence[PlannedAttack],
+    attacks: Sequence[Attack],
     threat_models: Sequence[ThreatModel],
     budgets: Sequence[Budget],
     ground: Ground,
@@ -142,8 +119,8 @@ def make_plan(
                 trials.extend(_trials(defense, threat_model, attack, budgets, ground))
     if not trials:
         raise ConfigError(
-            f"none of the attacks {', '.join(attack.name for attack in attacks)} applies to the defences asked for; "
-            "run with ",
+            f"none of the attacks {', '.join(attack.meta.name for attack in attacks)} applies to the defences asked "
+            "for; run with ",
             FieldName("attacks"),
             " all",
         )
@@ -153,24 +130,24 @@ def make_plan(
 def _trials(
     defense: PlannedDefense,
     threat_model: ThreatModel,
-    attack: PlannedAttack,
+    attack: Attack,
     budgets: Sequence[Budget],
     ground: Ground,
 ) -> list[Trial]:
     """Return the trials of one attack: one for each craft budget, with the cell budgets that it serves."""
     offered = _offered(defense, threat_model)
-    targets = {name: target for name, target in offered.items() if attack.applies(target)}
+    targets = {name: target for name, target in offered.items() if _applies(attack.meta, target)}
     if not targets and not _missed(attack, offered.values()):
         return []
     return [
         Trial(
             defense=defense.name,
             threat_model=threat_model.meta.name,
-            attack=attack.name,
+            attack=attack.meta.name,
             budgets=cell_budgets,
             crafts={name: _craft(target, attack, craft_budget, ground) for name, target in targets.items()},
         )
-        for craft_budget, cell_budgets in budgets_of(attack.kind, attack.norms, budgets)
+        for craft_budget, cell_budgets in budgets_of(attack.meta.kind, attack.meta.norms, budgets)
     ]
 
 
@@ -186,12 +163,22 @@ def _offered(defense: PlannedDefense, threat_model: ThreatModel) -> dict[str, Pl
     return {name: defense.targets[name] for name in names}
 
 
-def _missed(attack: PlannedAttack, offered: Collection[PlannedTarget]) -> bool:
+def _applies(meta: AttackMeta, target: PlannedTarget) -> bool:
+    """Return whether an attack is meant for such a target, and the target offers what it needs."""
+    return meta.access in target.access and _fits(meta, target)
+
+
+def _fits(meta: AttackMeta, target: PlannedTarget) -> bool:
+    """Return whether an attack is meant for targets that answer as randomly as this one does."""
+    return meta.applies_to in ("any", "randomized" if target.randomized else "deterministic")
+
+
+def _missed(attack: Attack, offered: Collection[PlannedTarget]) -> bool:
     """Return whether the attack ought to have been run, but no target has the gradients that it follows."""
     return (
-        attack.access == "gradients"
+        attack.meta.access == "gradients"
         and not any("gradients" in target.access for target in offered)
-        and (not offered or any(attack.fits(target) for target in offered))
+        and (not offered or any(_fits(attack.meta, target) for target in offered))
     )
 
 
@@ -220,13 +207,14 @@ def budgets_of(
     return [(budget, (budget,)) for budget in budgets]
 
 
-def _craft(target: PlannedTarget, attack: PlannedAttack, budget: Budget, ground: Ground) -> Craft:
-    draws = ground.eot_draws if target.randomized and not attack.averages_draws else 1
+def _craft(target: PlannedTarget, attack: Attack, budget: Budget, ground: Ground) -> Craft:
+    identity = attack.identity()
+    draws = ground.eot_draws if target.randomized and not attack.meta.averages_draws else 1
     asked = [
         {
             "target": target.content,
             "draws": draws,
-            "attack": {part: attack.identity.get(part) for part in ("name", "parameters")},
+            "attack": {part: identity[part] for part in ("name", "parameters")},
             "norm": budget.norm,
             "eps": budget.eps,
             "images": chunk_digest,
@@ -236,13 +224,13 @@ def _craft(target: PlannedTarget, attack: PlannedAttack, budget: Budget, ground:
     ]
     code = {
         "target_code": target.digest,
-        "attack_code": dict(attack.identity),
+        "attack_code": identity,
         "harness": ground.harness,
         "libraries": dict(ground.libraries),
     }
     return Craft(
         target=target.digest,
-        attack=attack.name,
+        attack=attack.meta.name,
         budget=budget,
         draws=draws,
         randomized=target.randomized,

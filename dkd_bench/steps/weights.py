@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
 import dkd_bench
-from dkd_bench.data import Dataset, ImageSpec, Split
+from dkd_bench.data import Dataset, Split
 from dkd_bench.defense import Defense, check_structure
 from dkd_bench.defense.admission import admit
 from dkd_bench.errors import DkdBenchError, PluginError
 from dkd_bench.plugins.settings import settings_as_json
-from dkd_bench.progress import Progress
+from dkd_bench.progress import EstimatedProgress, Progress, Task
 from dkd_bench.randomness import isolated_randomness
-from dkd_bench.steps.score import clean_accuracy, decided
+from dkd_bench.steps.resolve import DefenseFactory
+from dkd_bench.steps.scoring import clean_accuracy, decided
 from dkd_bench.store.cache import cache_root
-from dkd_bench.store.digests import code_digest, digest_json, digest_module, library_versions
+from dkd_bench.store.code import code_digest
+from dkd_bench.store.digests import digest_json, digest_module, library_versions
 from dkd_bench.store.files import TensorStore, write_file
 from dkd_bench.training import Recipe, TrainingSet
+from dkd_bench.training.speed import log_slowness
 
 _T = TypeVar("_T")
 
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
 MOST_SEARCHED = 1000
 """Test images on which a defence that optimises at every answer is asked for its clean accuracy after training."""
-
-DefenseFactory = Callable[[ImageSpec], Defense]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +115,23 @@ class Trainer:
             networks=TensorStore((self.cache or cache_root()) / "networks"),
         )
         generator = torch.Generator().manual_seed(self.seed)
+        progress = _AnnouncedProgress(EstimatedProgress(self.progress), lambda: self._announce(name, defense))
         with isolated_randomness(self.seed):
             _guarded(
                 name,
                 "be trained",
-                lambda: defense.fit(data, recipe=self.recipe, generator=generator, progress=self.progress),
+                lambda: defense.fit(data, recipe=self.recipe, generator=generator, progress=progress),
             )
             ready_for_inference(defense)
             admit(name, defense, self.probe)
             return accuracy_on(defense, self.dataset.test, n_images=self._n_clean(defense), seed=self.seed)
+
+    def _announce(self, name: str, defense: Defense) -> None:
+        members = f"{len(defense.members)} members, " if len(defense.members) > 1 else ""
+        epochs = f"recipe {self.recipe.name}, {self.recipe.epochs} epochs"
+        log.info("training %r on %s: %s%s", name, self.dataset.name, members, epochs)
+        if self.device.type == "cpu":
+            log_slowness()
 
     def _key(self, untrained: Defense) -> str:
         return digest_json(
@@ -147,6 +161,22 @@ class Trainer:
             },
             indent=2,
         )
+
+
+@final
+class _AnnouncedProgress:
+    """Progress that says what is trained before its first task: a defence that comes trained begins none."""
+
+    def __init__(self, progress: Progress, announce: Callable[[], None]) -> None:
+        self._progress = progress
+        self._announce = announce
+        self._announced = False
+
+    def start(self, description: str, total: int) -> Task:
+        if not self._announced:
+            self._announced = True
+            self._announce()
+        return self._progress.start(description, total)
 
 
 def weights_store(cache: Path | None = None) -> TensorStore:

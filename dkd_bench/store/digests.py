@@ -1,22 +1,18 @@
-"""Digests of everything that determines a result: tensors, networks, code, plain values."""
+"""Digests of what determines a result: tensors, networks, plain values; of code, see ``code``."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_code_digests: dict[type, str] = {}
-_FRAMEWORKS = ("torch", "builtins", "abc", "typing")
+from dkd_bench.store.code import code_digest
 
 
 def digest_json(value: Any) -> str:
@@ -73,39 +69,6 @@ def _plain_attributes(part: nn.Module) -> dict[str, str]:
     }
 
 
-def code_digest(cls: type) -> str:
-    """Return a digest of the source files that define ``cls`` and its bases, frameworks excepted.
-
-    A plugin whose code changed is another plugin: its cached weights and crafts must not be found again.
-    """
-    return _code_digests[cls] if cls in _code_digests else _code_digests.setdefault(cls, _digest_of_sources(cls))
-
-
-def _digest_of_sources(cls: type) -> str:
-    parts = {}
-    for base in cls.__mro__:
-        root = base.__module__.partition(".")[0]
-        if root in _FRAMEWORKS:
-            continue
-        try:
-            source_file = inspect.getsourcefile(base)
-        except TypeError:
-            source_file = None
-        if source_file is not None and Path(source_file).is_file():
-            parts[base.__qualname__] = sha256(Path(source_file).read_bytes()).hexdigest()
-        else:
-            parts[base.__qualname__] = base.__module__
-    return digest_json(parts)
-
-
 def library_versions(*distributions: str) -> dict[str, str]:
     """Return the installed versions of ``distributions`` by name."""
     return {name: version(name) for name in sorted(distributions)}
-
-
-@cache
-def package_digest() -> str:
-    """Return a digest of the harness's own source: a record must not outlive the code that made it."""
-    folder = Path(__file__).parent.parent
-    files = sorted(folder.rglob("*.py"))
-    return digest_json({str(file.relative_to(folder)): sha256(file.read_bytes()).hexdigest() for file in files})

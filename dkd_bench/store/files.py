@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,9 @@ def write_file(path: Path, content: bytes | str) -> None:
     try:
         target = _regular(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
+        # Named before it is there, so that an interruption at any point finds it.
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -41,7 +42,8 @@ def write_file(path: Path, content: bytes | str) -> None:
         temporary.replace(target)
     except BaseException as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
         if isinstance(error, OSError):
             raise _cannot_write(path, error) from error
         raise

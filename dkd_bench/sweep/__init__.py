@@ -2,7 +2,7 @@
 
 from dkd_bench.sweep._measure import carry_out, runs_of, sweep_of
 from dkd_bench.sweep._record import Sweep, SweepPoint
-from dkd_bench.sweep._report import render_sweep, save_sweep, sweep_picture
+from dkd_bench.sweep._report import render_sweep, save_sweep
 from dkd_bench.sweep._request import SweepRequest, in_folder_of_its_own
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "runs_of",
     "save_sweep",
     "sweep_of",
-    "sweep_picture",
 ]

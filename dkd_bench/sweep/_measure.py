@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dkd_bench.errors import AttackError, ConfigError, FieldName
+from dkd_bench.errors import AttackError, ConfigError, FieldName, PluginError
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.pipeline import run_whole
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, Interval, RunRecord
 from dkd_bench.records.rules import deployed_rule
 from dkd_bench.records.statistics import mean_interval
-from dkd_bench.steps.prepare import check_words, concerning, defense_name
-from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.request import RunRequest, TrainRequest
+from dkd_bench.steps.resolve import resolve
 from dkd_bench.sweep._record import Sweep, SweepPoint
 from dkd_bench.sweep._request import SweepRequest
 
@@ -42,14 +42,20 @@ def runs_of(request: SweepRequest) -> dict[str, RunRequest]:
     Raises:
         ConfigError: if a value, a name or a setting is wrong.
     """
-    asked = request.runs(defense_name(request.defense))
-    concerned = {label: concerning(each) for label, each in asked.items()}
+    asked = request.runs(_called(request.defense))
+    concerned = {label: resolve(each, drop_settings_of_others=True).request for label, each in asked.items()}
     known = {word for each in concerned.values() for word in each.settings}
     stray = tuple(word for word in request.run.settings if word not in known)
-    check_words(replace(next(iter(asked.values())), settings=stray))
-    for each in concerned.values():
-        check_words(each)
+    resolve(replace(next(iter(asked.values())), settings=stray))
     return concerned
+
+
+def _called(defense: str) -> str:
+    """Return what the defence that a user names, perhaps by its file, calls itself."""
+    cast = resolve(TrainRequest(defenses=(defense,)))
+    for reason in cast.failures.values():
+        raise PluginError(reason)
+    return next(iter(cast.defenses))
 
 
 def sweep_of(request: SweepRequest, records: Mapping[str, RunRecord]) -> Sweep:

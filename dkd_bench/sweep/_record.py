@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from dkd_bench.budget import Norm
 from dkd_bench.leaderboard import RunSummary
-from dkd_bench.records import Interval, SeparationRecord
+from dkd_bench.records import Interval, Record, SeparationRecord
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SweepPoint(_Part):
+class SweepPoint(Record):
     """A defence as one run measured it, under the rule that it deploys."""
 
     label: str
@@ -32,7 +26,7 @@ class SweepPoint(_Part):
     run: RunSummary
 
 
-class Sweep(_Part):
+class Sweep(Record):
     """What a sweep measured."""
 
     schema_version: Literal[1] = 1
@@ -48,3 +42,14 @@ class Sweep(_Part):
     threat_models: tuple[str, ...]
     points: tuple[SweepPoint, ...]
     levels: tuple[SweepPoint, ...]
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures of the sweep are called."""
+        return f"{self.defense} over {self.setting}, {self.dataset}"
+
+    @property
+    def under_attack(self) -> str:
+        """What its accuracies are: under which attack, within which budget."""
+        budget = "" if self.eps is None else f" {self.norm} {self.eps:g}"
+        return f"accuracy under {self.attack}{budget}"

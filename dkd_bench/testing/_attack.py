@@ -50,8 +50,8 @@ class AttackContract(ABC):
     """What every attack must keep; derive a class named ``Test...`` and set ``attack``."""
 
     attack: ClassVar[type[Attack]]
-    config: ClassVar[Any] = None
-    """Parameters to test with; the defaults of ``attack.Config`` if there are none. Cheap ones test as well."""
+    settings: ClassVar[Any] = None
+    """Parameters to test with; the defaults of ``attack.Settings`` if there are none. Cheap ones test as well."""
 
     def test_meta_names_the_attack(self) -> None:
         """Plan, command line and fingerprint read the meta."""
@@ -70,7 +70,7 @@ class AttackContract(ABC):
             meta.norms and set(meta.norms) <= set(NORMS),
             f"{owner}'s meta.norms must be some of {', '.join(NORMS)}, got {meta.norms!r}",
         )
-        settings = setting_names(self.attack.Config)
+        settings = setting_names(self.attack.Settings)
         expect(
             meta.effort is None or (meta.effort in settings and meta.kind == "fixed" and not meta.single_step),
             f"{owner}'s meta.effort must be a setting of an attack that searches a budget, "
@@ -78,13 +78,13 @@ class AttackContract(ABC):
         )
         digest_json(self._built().identity())
 
-    def test_config_is_a_frozen_dataclass_with_defaults(self) -> None:
+    def test_settings_are_a_frozen_dataclass_with_defaults(self) -> None:
         """Every parameter is part of the crafts' keys, and reached by ``--set``."""
-        expect_frozen_with_defaults(self.attack.Config, owner=f"{self.attack.__name__}.Config")
+        expect_frozen_with_defaults(self.attack.Settings, owner=f"{self.attack.__name__}.Settings")
 
-    def test_unknown_parameters_are_refused(self) -> None:
+    def test_unknown_settings_are_refused(self) -> None:
         """A misspelt ``--set`` must not run with the default."""
-        expect_unknown_refused(self.attack.Config, owner=f"{self.attack.__name__}.Config")
+        expect_unknown_refused(self.attack.Settings, owner=f"{self.attack.__name__}.Settings")
 
     def test_budget_and_box_are_kept(self) -> None:
         """``verify`` refuses what leaves the budget or [0, 1]; nothing is clipped for an attack."""
@@ -183,7 +183,7 @@ class AttackContract(ABC):
             )
 
     def _built(self) -> Attack:
-        return self.attack(self.config)
+        return self.attack(self.settings)
 
     def _run(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
         return self._built().run(target, images, labels, budget, seed=_SEED)

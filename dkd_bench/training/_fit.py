@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from dkd_bench.data import Split
 from dkd_bench.errors import ConfigError
 from dkd_bench.progress import Progress, SilentProgress, Task
-from dkd_bench.store.digests import code_digest, digest_json, digest_module, library_versions
+from dkd_bench.store.code import code_digest
+from dkd_bench.store.digests import digest_json, digest_module, library_versions
 from dkd_bench.store.files import TensorStore
 from dkd_bench.training._recipes import Recipe
 

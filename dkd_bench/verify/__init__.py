@@ -4,8 +4,9 @@ It knows a run only by its folder. How images are checked, outcomes counted and 
 more, on purpose: an error in ``verify``, ``score`` or ``statistics`` must not be able to confirm itself.
 
 Some of it is shared with a run all the same: ``prepare`` and ``plan``, which turn the request into weights, crafts and
-cells; the candidates that threat models derive from evidence; the attacks, for evidence that is made again and for
-challenges; ``probe``, ``diagnosis`` and ``challenge``, which raise the flags. Defences answer by their own code.
+cells; how a file of evidence is read, and the name of a cell; the candidates that threat models derive from evidence;
+the attacks, for evidence that is made again and for challenges; ``probe``, ``diagnosis`` and ``challenge``, which raise
+the flags. Defences answer by their own code.
 """
 
 from dkd_bench.verify._auditor import audit

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkd_bench.budget import Norm
+from dkd_bench.data import Chunk
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense
 from dkd_bench.records import Outcome
-from dkd_bench.steps.craft import Chunk
 from dkd_bench.verify._images import distances, rounded_to_8_bits
 
 Answers: TypeAlias = "NDArray[np.int64]"

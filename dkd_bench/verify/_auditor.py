@@ -17,7 +17,7 @@ from dkd_bench.progress import Progress
 from dkd_bench.records import CellRecord, RunRecord
 from dkd_bench.records.rundir import RESULTS, evidence_store, load_run
 from dkd_bench.steps.plan import Trial
-from dkd_bench.steps.prepare import Workbench, prepare
+from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.request import DeviceName, RunRequest
 from dkd_bench.store.files import read_file
 from dkd_bench.verify._answers import Rescored, joined
@@ -27,7 +27,7 @@ from dkd_bench.verify._evidence import EvidenceReader
 from dkd_bench.verify._flags import flag_problems
 from dkd_bench.verify._report import AuditReport, Checked, RoundedCell, summarised
 from dkd_bench.verify._rescore import Rescorer
-from dkd_bench.verify._structure import called, cell_problems, evidence_problems, ground_problems, key_of
+from dkd_bench.verify._structure import cell_problems, evidence_problems, ground_problems, planned_cells
 
 
 def audit(run: Path, *, device: DeviceName, data_root: Path | None, progress: Progress) -> AuditReport:
@@ -96,7 +96,7 @@ def _refused(record: RunRecord, results_sha256: str, finding: str) -> AuditRepor
 
 @final
 class _Auditor:
-    def __init__(self, record: RunRecord, bench: Workbench, reader: EvidenceReader) -> None:
+    def __init__(self, record: RunRecord, bench: Prepared, reader: EvidenceReader) -> None:
         self._findings: list[str] = []
         self._record = record
         self._bench = bench
@@ -139,8 +139,8 @@ class _Auditor:
 
     def check_clean(self, progress: Progress) -> None:
         """Ask every defence for its answers to the clean images, and compare what the record says of them."""
-        task = progress.start("clean images", len(self._bench.trained.defenses))
-        for name in self._bench.trained.defenses:
+        task = progress.start("clean images", len(self._bench.subjects.defenses))
+        for name in self._bench.subjects.defenses:
             self._findings.extend(self._clean.problems(name, self._record.manifest.defenses[name]))
             task.advance(note=name)
 
@@ -150,17 +150,19 @@ class _Auditor:
         self._findings.extend(evidence_problems(self._record, self._bench))
         for cell in self._record.cells:
             defense = self._record.manifest.defenses.get(cell.defense)
-            told = record_problems(cell, defense, n=len(self._bench.indices))
-            self._findings.extend(f"{called(key_of(cell))}: {problem}" for problem in told)
+            told = record_problems(cell, defense, n=len(self._bench.images))
+            self._findings.extend(f"{cell.key}: {problem}" for problem in told)
 
     def check_trials(self, progress: Progress) -> None:
         """Re-score every cell that has a number."""
         task = progress.start("re-scoring", len(self._bench.plan.trials))
-        scored = [cell for cell in self._record.cells if cell.status == "ok"]
+        planned, dataset = planned_cells(self._bench, self._rules()), self._bench.subjects.dataset.name
+        scored = [
+            (cell, planned.get(cell.key.with_dataset(dataset))) for cell in self._record.cells if cell.status == "ok"
+        ]
         for trial in self._bench.plan.trials:
             for budget in trial.budgets:
-                wanted = (trial.defense, trial.threat_model, trial.attack, budget.norm, budget.eps)
-                cells = [c for c in scored if (c.defense, c.threat_model, c.attack, c.norm, c.eps) == wanted]
+                cells = [cell for cell, planned_as in scored if planned_as is trial and cell.key.budget == budget]
                 if cells:
                     self._check_budget(trial, budget, cells)
             task.advance(note=f"{trial.defense} {trial.threat_model} {trial.attack}")
@@ -171,20 +173,20 @@ class _Auditor:
             self._findings.extend(flag_problems(self._record, self._bench, self._rules()))
 
     def _rules(self) -> dict[str, tuple[str, ...]]:
-        return {name: self._clean.rules(name) for name in self._bench.trained.defenses}
+        return {name: self._clean.rules(name) for name in self._bench.subjects.defenses}
 
     def _check_budget(self, trial: Trial, budget: Budget, cells: Sequence[CellRecord]) -> None:
         try:
             parts = self._rescorer.rescored(trial, budget)
         except EvidenceError as error:
-            self._findings.append(f"{called(key_of(cells[0]))}: {error}")
+            self._findings.append(f"{cells[0].key}: {error}")
             return
         for cell in cells if parts else ():
             if cell.decision in parts[0]:
                 self._check_cell(cell, joined([part[cell.decision] for part in parts]))
 
     def _check_cell(self, cell: CellRecord, now: Rescored) -> None:
-        name = called(key_of(cell))
+        name = str(cell.key)
         self._cells += 1
         self._images += int(now.covered.sum())
         self._unchecked += int((~now.covered).sum())

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from dkd_bench.budget import TOLERANCE, Budget, Norm
-from dkd_bench.data import Dataset, load_dataset, select_balanced
+from dkd_bench.data import CHUNK_SIZE, Chunk, Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense
 from dkd_bench.errors import ConfigError, FieldName, PluginError, StoreError, UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.suites import ALL
 from dkd_bench.progress import Progress
-from dkd_bench.steps.craft import Chunk
-from dkd_bench.steps.plan import CHUNK_SIZE
-from dkd_bench.steps.prepare import train
+from dkd_bench.records import Record
 from dkd_bench.steps.request import DeviceName, TrainRequest
+from dkd_bench.steps.resolve import resolve
+from dkd_bench.steps.train import train
 from dkd_bench.store.files import read_file
 from dkd_bench.verify._answers import CandidateAnswers, answers_of, candidate_answers, survival
 from dkd_bench.verify._images import fault_of
@@ -31,10 +31,10 @@ IMAGES, LABELS = "adversarial", "labels"
 """The tensors of a claim's file; the labels need not be there, and tell whether the order is ours if they are."""
 
 
-class Claim(BaseModel):
+class Claim(Record):
     """What is claimed of the first images, in seeded balanced order, of a dataset's test set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True)
 
     images: str
     """A safetensors file with the tensor ``adversarial``; relative to the claim's own file."""
@@ -118,7 +118,7 @@ def read_claim(file: Path) -> tuple[Claim, Path]:
     except ValidationError as error:
         raise ConfigError(f"{text} is not a claim: {_first_error(error)}") from error
     except StoreError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(error.sentence) from error
     images = text.parent / claim.images
     if file.suffix == ".safetensors" and images.resolve() != file.resolve():
         raise ConfigError(f"{text} is a claim about {images}, not about {file}; give the JSON of {file.name}")
@@ -164,7 +164,7 @@ def check_claim(
         )
     if claim.defense == ALL:
         raise ConfigError("a claim is about one defence; name it with ", FieldName("defense"))
-    trained = train(request, progress, dataset=dataset)
+    trained = train(resolve(request), progress, dataset=dataset)
     for reason in trained.failures.values():
         raise PluginError(reason)
     (each,) = trained.defenses.values()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dkd_bench.defense import ABSTAIN
 from dkd_bench.records import DefenseRecord, Interval
-from dkd_bench.steps.prepare import Workbench
+from dkd_bench.steps.prepare import Prepared
 from dkd_bench.verify._answers import Answers, answers_of
 from dkd_bench.verify._intervals import wilson
 
@@ -22,7 +22,7 @@ _EQUAL = 1e-8
 class CleanAnswers:
     """The answers of each defence to the clean images, chunk by chunk, asked for once."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Prepared) -> None:
         """Ask the defences of ``bench``."""
         self._bench = bench
         self._answers: dict[str, list[dict[str, Answers]]] = {}
@@ -30,8 +30,10 @@ class CleanAnswers:
     def of(self, name: str) -> list[dict[str, Answers]]:
         """Return the answers of defence ``name`` by decision rule, for each chunk."""
         if name not in self._answers:
-            defense, seed = self._bench.trained.defenses[name].defense, self._bench.request.seed
-            self._answers[name] = [answers_of(defense, chunk.images, seed=seed) for chunk in self._bench.chunks()]
+            defense, seed = self._bench.subjects.defenses[name].defense, self._bench.request.seed
+            self._answers[name] = [
+                answers_of(defense, chunk.images, seed=seed) for chunk in self._bench.images.chunks()
+            ]
         return self._answers[name]
 
     def rules(self, name: str) -> tuple[str, ...]:
@@ -40,8 +42,8 @@ class CleanAnswers:
 
     def problems(self, name: str, recorded: DefenseRecord) -> Iterator[str]:
         """Yield a sentence for each share of clean images that is not as recorded."""
-        meta = self._bench.trained.defenses[name].defense.meta
-        truth = np.concatenate([chunk.labels.cpu().numpy() for chunk in self._bench.chunks()])
+        meta = self._bench.subjects.defenses[name].defense.meta
+        truth = np.concatenate([chunk.labels.cpu().numpy() for chunk in self._bench.images.chunks()])
         told = {rule: np.concatenate([each[rule] for each in self.of(name)], axis=1) for rule in self.rules(name)}
         right = {rule: (answers == truth).mean(axis=0) for rule, answers in told.items()}
         rejected = {rule: (answers == ABSTAIN).mean(axis=0) for rule, answers in told.items() if meta.abstains}

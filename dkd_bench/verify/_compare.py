@@ -8,8 +8,8 @@ from math import fsum, isclose
 import numpy as np
 from numpy.typing import NDArray
 
+from dkd_bench.data import CHUNK_SIZE
 from dkd_bench.records import CandidateRecord, CellRecord, DefenseRecord, EvidenceRecord, Outcome
-from dkd_bench.steps.plan import CHUNK_SIZE
 from dkd_bench.verify._answers import SURVIVES, WORDS, CandidateAnswers, Rescored
 from dkd_bench.verify._intervals import wilson
 

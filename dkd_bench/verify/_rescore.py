@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkd_bench.budget import Budget
+from dkd_bench.data import Chunk
 from dkd_bench.errors import EvidenceError
-from dkd_bench.steps.craft import Chunk
 from dkd_bench.steps.plan import Trial
-from dkd_bench.steps.prepare import Workbench
+from dkd_bench.steps.prepare import Prepared
 from dkd_bench.verify._answers import CandidateAnswers, Rescored, candidate_answers
 from dkd_bench.verify._clean import CleanAnswers
 from dkd_bench.verify._evidence import EvidenceReader
@@ -25,7 +25,7 @@ from dkd_bench.verify._images import fault_of
 class Rescorer:
     """Asks defences for their answers to candidates, as they are and rounded to 8 bits."""
 
-    def __init__(self, bench: Workbench, reader: EvidenceReader, clean: CleanAnswers) -> None:
+    def __init__(self, bench: Prepared, reader: EvidenceReader, clean: CleanAnswers) -> None:
         """Take evidence from ``reader``."""
         self._bench = bench
         self._reader = reader
@@ -38,7 +38,7 @@ class Rescorer:
             EvidenceError: if an image that the threat model derives from the evidence is not inside ``budget``.
         """
         parts: list[dict[str, Rescored]] = []
-        for chunk in self._bench.chunks():
+        for chunk in self._bench.images.chunks():
             kept = {name: self._reader.kept(craft, chunk) for name, craft in trial.crafts.items()}
             whole = {name: each for name, each in kept.items() if each is not None}
             if len(whole) < len(kept):
@@ -56,7 +56,7 @@ class Rescorer:
     def _chunk_rescored(
         self, trial: Trial, budget: Budget, chunk: Chunk, crafted: Mapping[str, Tensor], covered: NDArray[np.bool_]
     ) -> dict[str, Rescored]:
-        defense = self._bench.trained.defenses[trial.defense].defense
+        defense = self._bench.subjects.defenses[trial.defense].defense
         threat_model = self._bench.threat_models[trial.threat_model]
         clean = self._clean.of(trial.defense)[chunk.number]
         told: dict[str, dict[str, CandidateAnswers]] = {rule: {} for rule in clean}

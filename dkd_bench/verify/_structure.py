@@ -5,40 +5,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-from dkd_bench.budget import Budget, Norm
+from dkd_bench.budget import Norm
+from dkd_bench.data import CHUNK_SIZE
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.plugins.suites import suite_fingerprint
-from dkd_bench.records import CellRecord, DefenseRecord, EvidenceRecord, RunRecord
-from dkd_bench.steps.manifest import suite_record
-from dkd_bench.steps.plan import CHUNK_SIZE, Trial
-from dkd_bench.steps.prepare import Workbench
-
-CellKey: TypeAlias = "tuple[str, str, str, str, Norm, float | None]"
+from dkd_bench.records import CellKey, CellRecord, DefenseRecord, EvidenceRecord, RunRecord
+from dkd_bench.steps.plan import Trial
+from dkd_bench.steps.prepare import Prepared
+from dkd_bench.steps.record import suite_record
 
 
-def key_of(cell: CellRecord) -> CellKey:
-    """Return what tells a cell from all others of a run."""
-    return (cell.defense, cell.decision, cell.threat_model, cell.attack, cell.norm, cell.eps)
-
-
-def called(key: CellKey) -> str:
-    """Return the name of a cell, for people."""
-    defense, decision, threat_model, attack, norm, eps = key
-    return f"{defense} {decision}, {threat_model}, {attack} {Budget(norm=norm, eps=eps)}"
-
-
-def ground_problems(record: RunRecord, bench: Workbench) -> Iterator[str]:
+def ground_problems(record: RunRecord, bench: Prepared) -> Iterator[str]:
     """Yield a sentence for each thing that stands in the manifest otherwise than it is here."""
-    manifest, trained, request = record.manifest, bench.trained, bench.request
+    manifest, trained, request = record.manifest, bench.subjects, bench.request
     dataset = manifest.dataset
     yield from _differs("dataset digest", dataset.digest, trained.dataset_digest)
     yield from _differs("dataset", dataset.name, trained.dataset.name)
-    yield from _differs("number of images", dataset.n, len(bench.indices))
+    yield from _differs("number of images", dataset.n, len(bench.images))
     if dataset.n_test is not None:
         yield from _differs("number of test images", dataset.n_test, len(trained.dataset.test))
-    yield from _differs("positions of the images", dataset.indices, tuple(bench.indices.tolist()))
+    yield from _differs("positions of the images", dataset.indices, tuple(bench.images.indices.tolist()))
     words = (manifest.seed, manifest.training_seed, manifest.recipe)
     yield from _differs("seeds and recipe", words, (request.seed, request.training_seed, request.recipe))
     fingerprint = suite_fingerprint(
@@ -52,10 +40,10 @@ def ground_problems(record: RunRecord, bench: Workbench) -> Iterator[str]:
         yield from _defense_differs(name, defense, bench)
 
 
-def _defense_differs(name: str, recorded: DefenseRecord, bench: Workbench) -> Iterator[str]:
-    here = bench.trained.defenses.get(name)
+def _defense_differs(name: str, recorded: DefenseRecord, bench: Prepared) -> Iterator[str]:
+    here = bench.subjects.defenses.get(name)
     if here is None:
-        found = bench.trained.failures.get(name, "no such defence")
+        found = bench.subjects.failures.get(name, "no such defence")
         yield from _differs(f"weights digest of {name!r}", recorded.weights_sha256, found)
         return
     yield from _differs(f"weights digest of {name!r}", recorded.weights_sha256, here.sha256)
@@ -65,7 +53,7 @@ def _defense_differs(name: str, recorded: DefenseRecord, bench: Workbench) -> It
         "randomized": here.defense.meta.randomized,
         "abstains": here.defense.meta.abstains,
         "optimizes": here.defense.meta.optimizes,
-        "access": bench.offers.get(name, ()),
+        "access": bench.targets.offers.get(name, ()),
     }
     for what, here_declared in declared.items():
         if what in recorded.model_fields_set:  # records of older versions do not tell all of them
@@ -93,7 +81,7 @@ def _as_read(words: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
-def cell_problems(record: RunRecord, bench: Workbench, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
+def cell_problems(record: RunRecord, bench: Prepared, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Yield a sentence for each cell that is missing, too many, twice, or without the evidence that the plan wants.
 
     Args:
@@ -101,28 +89,36 @@ def cell_problems(record: RunRecord, bench: Workbench, rules: Mapping[str, Colle
         bench: whose plan says what there should be.
         rules: the decision rules of each defence.
     """
-    wanted = planned_cells(bench, rules)
-    there = Counter(key_of(cell) for cell in record.cells)
+    wanted, dataset = planned_cells(bench, rules), bench.subjects.dataset.name
+    there = Counter(cell.key.with_dataset(dataset) for cell in record.cells)
     for key, count in there.items():
         if count > 1:
-            yield f"{called(key)}: the record has this cell {count} times"
-        if key not in wanted and key[0] in rules:
-            yield f"{called(key)}: the plan has no such cell"
-        if key[0] not in rules and key[0] not in bench.trained.failures:
-            yield f"{called(key)}: the run has no such defence"
+            yield f"{key}: the record has this cell {count} times"
+        if key not in wanted and key.defense in rules:
+            yield f"{key}: the plan has no such cell"
+        if key.defense not in rules and key.defense not in bench.subjects.failures:
+            yield f"{key}: the run has no such defence"
     for key in wanted.keys() - there.keys():
-        yield f"{called(key)}: the plan wants this cell, the record does not have it"
+        yield f"{key}: the plan wants this cell, the record does not have it"
     for cell in record.cells:
-        if cell.dataset != record.manifest.dataset.name:
-            yield f"{called(key_of(cell))}: it is of dataset {cell.dataset!r}, the run of another"
-        for problem in _cell_differs(cell, wanted.get(key_of(cell)), complete=record.complete):
-            yield f"{called(key_of(cell))}: {problem}"
+        if cell.dataset != dataset:
+            yield f"{cell.key}: it is of dataset {cell.dataset!r}, the run of another"
+        for problem in _cell_differs(cell, wanted.get(cell.key.with_dataset(dataset)), complete=record.complete):
+            yield f"{cell.key}: {problem}"
 
 
-def planned_cells(bench: Workbench, rules: Mapping[str, Collection[str]]) -> dict[CellKey, Trial]:
+def planned_cells(bench: Prepared, rules: Mapping[str, Collection[str]]) -> dict[CellKey, Trial]:
     """Return the cells that the plan wants, in its order, with the trial of each."""
     return {
-        (trial.defense, rule, trial.threat_model, trial.attack, budget.norm, budget.eps): trial
+        CellKey(
+            defense=trial.defense,
+            decision=rule,
+            dataset=bench.subjects.dataset.name,
+            threat_model=trial.threat_model,
+            attack=trial.attack,
+            norm=budget.norm,
+            eps=budget.eps,
+        ): trial
         for trial in bench.plan.trials
         for budget in trial.budgets
         for rule in rules[trial.defense]
@@ -153,10 +149,10 @@ def _cell_differs(cell: CellRecord, trial: Trial | None, *, complete: bool) -> I
         yield f"{told}: expected {len(keys)} keys from {keys[0] if keys else 'none'} on, got {len(cell.evidence)}"
 
 
-def evidence_problems(record: RunRecord, bench: Workbench) -> Iterator[str]:
+def evidence_problems(record: RunRecord, bench: Prepared) -> Iterator[str]:
     """Yield a sentence for each piece of evidence that is no cell's, or is said to be what the plan does not make."""
     wanted = {
-        key: (bench.networks[craft.target][0], craft.attack, craft.budget.norm, craft.budget.eps, chunk)
+        key: (bench.targets.networks[craft.target].called, craft.attack, craft.budget.norm, craft.budget.eps, chunk)
         for craft in bench.plan.crafts
         for chunk, key in enumerate(craft.keys)
     }
@@ -164,7 +160,7 @@ def evidence_problems(record: RunRecord, bench: Workbench) -> Iterator[str]:
     for key, evidence in record.evidence.items():
         source = f"evidence {key} ({evidence.attack} on {evidence.target})"
         if key in wanted:
-            yield from _evidence_differs(key, evidence, wanted[key], n=len(bench.indices))
+            yield from _evidence_differs(key, evidence, wanted[key], n=len(bench.images))
         else:
             yield f"{source} is in the record, and the plan does not make it"
         if record.complete and key not in used:

@@ -329,12 +329,12 @@ class Ascent(Attack):
     """Ten steps of projected gradient ascent, each as long as a quarter of the budget."""
 
     meta = AttackMeta(name="ascent", title="Ascent", kind="fixed")
-    Config = Steps
+    Settings = Steps
     direction = 1.0
 
     def _perturb(self, target, images, labels, budget):
         x = images
-        for _ in range(self.config.steps):
+        for _ in range(self.settings.steps):
             x = project(images, x + budget.eps / 4 * self.step(target, x, labels, budget), budget)
         return x
 
@@ -457,15 +457,15 @@ class AsksForAGradient(Ascent):
     meta = AttackMeta(name="ascent", title="Ascent", kind="fixed", access="scores")
 
 
-class ThawedConfig(Ascent):
+class ThawedParameters(Ascent):
     @dataclass
-    class Config:
+    class Settings:
         steps: int = 10
 
 
-class LooseConfig(Ascent):
+class LooseParameters(Ascent):
     @dataclass(frozen=True, init=False)
-    class Config:
+    class Settings:
         steps: int = 10
 
         def __init__(self, **anything):
@@ -571,8 +571,8 @@ BROKEN_ATTACKS = {
         ),
         "meta says access='scores', but it asked for a gradient",
     ),
-    ThawedConfig: {"config_is_a_frozen_dataclass_with_defaults": "must be frozen"},
-    LooseConfig: {"unknown_parameters_are_refused": r"take no \*\*kwargs"},
+    ThawedParameters: {"settings_are_a_frozen_dataclass_with_defaults": "must be frozen"},
+    LooseParameters: {"unknown_settings_are_refused": r"take no \*\*kwargs"},
     UnknownEffort: {"meta_names_the_attack": "meta.effort must be a setting of an attack that searches"},
     UnknownKind: {"meta_names_the_attack": "must be one of any, deterministic, randomized, got 'everyone'"},
 }

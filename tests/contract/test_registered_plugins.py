@@ -9,16 +9,16 @@ import pytest
 from dkd_baselines.defense_gan import DefenseGANSettings
 from dkd_baselines.pixel_defend import PixelDefendSettings
 from dkd_baselines.robust_training import RobustSettings, TradesSettings
-from dkd_bench.attacks.autoattack import AutoAttackConfig, AutoAttackRandConfig
-from dkd_bench.attacks.detector_aware import DetectorCarliniWagnerConfig, DetectorPGDConfig
-from dkd_bench.attacks.foolbox_attacks import CarliniWagnerConfig
-from dkd_bench.attacks.hop_skip_jump import HopSkipJumpConfig
-from dkd_bench.attacks.latent import LatentConfig
-from dkd_bench.attacks.square import SquareConfig
+from dkd_bench.attacks.autoattack import AutoAttackRandSettings, AutoAttackSettings
+from dkd_bench.attacks.detector_aware import DetectorCarliniWagnerSettings, DetectorPGDSettings
+from dkd_bench.attacks.foolbox.table import CarliniWagnerSettings
+from dkd_bench.attacks.hop_skip_jump import HopSkipJumpSettings
+from dkd_bench.attacks.latent import LatentSettings
+from dkd_bench.attacks.square import SquareSettings
 from dkd_bench.errors import UnknownNameError
 from dkd_bench.plugins import registry
-from dkd_bench.steps.prepare import check_words
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.resolve import resolve
 from dkd_bench.testing import AttackContract, DefenseContract, ThreatModelContract, checks_of
 from dkd_defenses.dkd import DKDSettings
 
@@ -31,15 +31,15 @@ SETTINGS = {
 }
 """Settings for defences that learn nothing in the second or two that the contract gives them, or take longer."""
 
-CONFIGS = {
-    "autoattack": AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20),
-    "autoattack-rand": AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2),
-    "cw": CarliniWagnerConfig(steps=40),
-    "detector-cw": DetectorCarliniWagnerConfig(steps=60),
-    "detector-pgd": DetectorPGDConfig(steps=50),
-    "latent": LatentConfig(kappa=0),
-    "hop-skip-jump": HopSkipJumpConfig(steps=5, initial_gradient_evals=30),
-    "square": SquareConfig(queries=200),
+ATTACK_SETTINGS = {
+    "autoattack": AutoAttackSettings(apgd_steps=10, fab_steps=5, square_queries=20),
+    "autoattack-rand": AutoAttackRandSettings(apgd_steps=10, eot_iter=2, selection_draws=2),
+    "cw": CarliniWagnerSettings(steps=40),
+    "detector-cw": DetectorCarliniWagnerSettings(steps=60),
+    "detector-pgd": DetectorPGDSettings(steps=50),
+    "latent": LatentSettings(kappa=0),
+    "hop-skip-jump": HopSkipJumpSettings(steps=5, initial_gradient_evals=30),
+    "square": SquareSettings(queries=200),
 }
 """Parameters for attacks whose defaults take long, or go beyond the boundary; others are tested as they come."""
 
@@ -52,7 +52,7 @@ def defense_contract(name):
 
 @cache
 def attack_contract(name):
-    members = {"attack": registry.load("attacks", name), "config": CONFIGS.get(name)}
+    members = {"attack": registry.load("attacks", name), "settings": ATTACK_SETTINGS.get(name)}
     return type(f"Test_{name}", (AttackContract,), members)
 
 
@@ -83,7 +83,7 @@ def test_names_on_the_command_line_are_those_on_the_leaderboard(kind):
 
 def test_special_parameters_are_for_plugins_that_there_are():
     assert set(SETTINGS) <= set(registry.without_argument("defenses"))
-    assert set(CONFIGS) <= set(registry.installed("attacks"))
+    assert set(ATTACK_SETTINGS) <= set(registry.installed("attacks"))
 
 
 def test_families_that_take_an_argument_are_not_among_all():
@@ -91,5 +91,5 @@ def test_families_that_take_an_argument_are_not_among_all():
     assert {"none", "dkd", "magnet", "pixel-defend", "defense-gan", "at", "trades"} <= set(everything)
     assert not {"torch", "robustbench"} & set(everything)
     with pytest.raises(UnknownNameError, match="no setting named 'no_such'"):
-        check_words(RunRequest(defenses=("all",), settings=("no_such=1",)))
-    check_words(RunRequest(defenses=("all",), settings=("restarts=3", "beta=2")))
+        resolve(RunRequest(defenses=("all",), settings=("no_such=1",)))
+    resolve(RunRequest(defenses=("all",), settings=("restarts=3", "beta=2")))

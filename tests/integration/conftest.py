@@ -1,4 +1,4 @@
-"""A small real task, trained once for the whole session, and the plugins that break its rules."""
+"""A small real task with committed weights, and how to run on it."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from dkd_bench.cli import app
 from dkd_bench.pipeline import run
 from dkd_bench.records import RunRecord
 from dkd_bench.steps.request import RunRequest
+from tiny_task import recalled, train_all, write_dataset
 
 
 @pytest.fixture(scope="session")
 def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 digits to train on and 60 to attack, as a file of one's own."""
-    digits = load_digits()
-    images = np.round(digits.images * 15).astype(np.uint8)
-    labels = digits.target.astype(np.int64)
     path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    np.savez(path, x_train=images[:400], y_train=labels[:400], x_test=images[400:460], y_test=labels[400:460])
+    write_dataset(path)
     return path
 
 
 @pytest.fixture(scope="session")
 def warm_cache(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> Path:
-    """A cache in which ``none``, ``dkd`` and the reference are trained, and nothing is crafted."""
+    """A cache in which all that ``tiny_task`` trains has its committed weights, and nothing is crafted."""
     cache = tmp_path_factory.mktemp("warm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DKD_BENCH_CACHE", str(cache))
-        run(request(tiny_npz, cache / "run", defenses=("none", "dkd"), attacks=("fgsm",), n_examples=10))
-    shutil.rmtree(cache / "crafts")
-    shutil.rmtree(cache / "run")
+        train_all(tiny_npz, recalled)
     return cache
 
 

@@ -12,10 +12,11 @@ from PIL import Image
 
 from dkd_bench.cli import app
 from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
-from dkd_bench.pictures import draw, run_curves
+from dkd_bench.plots import draw, run_curves
 from dkd_bench.progress import SilentProgress
 from dkd_bench.records import Outcome
-from dkd_bench.records.rundir import load_run, save_run
+from dkd_bench.records.rundir import load_run
+from dkd_bench.steps.save import save_run
 from dkd_bench.store.files import TensorStore
 
 PICTURES = ["curves", "transfer-dkd", "examples-dkd-joint", "latents-dkd"]

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from dkd_bench.errors import ConfigError, StoreError
-from dkd_bench.published import PAGE, pages, publish, stale_pages
 from dkd_bench.records.rundir import load_run
-from dkd_bench.reproduction import Reproduced, Reproduction, save_reproduction
+from dkd_paper.pages import PAGE, pages, publish, stale_pages
+from dkd_paper.record import Reproduction
+from dkd_paper.report import save_reproduction
+from dkd_paper.targets import Reproduced
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
 RUNS = sorted(path.parent for path in PUBLISHED.glob("*/results.json"))

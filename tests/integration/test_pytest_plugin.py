@@ -208,7 +208,7 @@ def test_users_test_passes(session, name):
     [
         (
             "test_too_high_a_bar",
-            ["assert <none, deployed: 0.", "n = 20> >= 0.99", "none, deployed, joint, fgsm linf 0.3"],
+            ["assert <none, deployed: 0.", "n = 20> >= 0.99", "none deployed, joint, fgsm linf 0.3"],
         ),
         (
             "test_unknown_word",
@@ -377,9 +377,7 @@ def test_other_images_do_not_stand(record, bench, hold):
 
 def test_reference_without_these_cells_is_an_error(record, hold):
     other = changed_cells(record, lambda cell: True, eps=0.2)
-    with pytest.raises(
-        ConfigError, match=r"r\.json has none of what the test asks for \(dkd, \w+, \w+, fgsm linf 0\.1"
-    ):
+    with pytest.raises(ConfigError, match=r"r\.json has none of what the test asks for \(dkd \w+, \w+, fgsm linf 0\.1"):
         assert robust_accuracy(record) >= hold(other)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
 from dkd_bench.progress import SilentProgress
-from dkd_bench.reproduction import StudyRequest, reproduce, save_reproduction
+from dkd_paper.report import save_reproduction
+from dkd_paper.study import StudyRequest
+from dkd_paper.targets import reproduce
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +38,7 @@ def test_table2_and_table3_share_their_runs_and_say_where_they_come_from(study, 
     def refuse(*_arguments, **_words):
         raise AssertionError("nothing is crafted twice")
 
-    monkeypatch.setattr("dkd_bench.steps.craft.Crafter._make", refuse)
+    monkeypatch.setattr("dkd_bench.steps.crafter.Crafter._make", refuse)
     table3 = reproduce("table3", study(existing=True), SilentProgress()).reproduction
     assert [source.run.plan_digest for source in table3.sources] == [
         source["run"]["plan_digest"] for source in told["sources"]
@@ -91,8 +93,8 @@ def test_figure5_is_drawn_for_one_seed(study):
     [
         ({"seeds": (0, 0)}, "each seed is given once"),
         ({"seeds": ()}, "at least one"),
-        ({"n_examples": 0}, "--n-examples must be at least 1"),
-        ({"n_slow": 0}, "--n-slow must be at least 1"),
+        ({"n_examples": 0}, "n_examples must be at least 1"),
+        ({"n_slow": 0}, "n_slow must be at least 1"),
         ({"seeds": (-1,)}, "seed must be from 0"),
     ],
 )

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from dkd_bench.attacks.autoattack import AutoAttackConfig
+from dkd_bench.attacks.autoattack import AutoAttackSettings
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.records import DatasetRecord
-from dkd_bench.records.rundir import save_run
+from dkd_bench.steps.save import save_run
 
 # github.com/RobustBench/robustbench, README.md of release 1.1.1: model_info/cifar10/Linf/Rice2020Overfitting.json
 RICE = {
@@ -61,7 +61,7 @@ def cifar_run(bench, tmp_path):
     manifest = record.manifest.model_copy(update={"dataset": dataset, "defenses": defenses})
     attack = {
         "name": "autoattack",
-        "parameters": settings_as_json(AutoAttackConfig()),
+        "parameters": settings_as_json(AutoAttackSettings()),
         "variant": ["apgd-ce", "apgd-t", "fab-t", "square"],
     }
     whole = record.model_copy(

@@ -128,7 +128,7 @@ def test_results_do_not_depend_on_random_numbers_drawn_elsewhere(bench, cache):
 
 
 def test_several_chunks_make_the_same_selection_and_one_file_each(bench, monkeypatch):
-    monkeypatch.setattr("dkd_bench.steps.prepare.CHUNK_SIZE", 16)
+    monkeypatch.setattr("dkd_bench.data._images.CHUNK_SIZE", 16)
     record = bench(attacks=("fgsm",), threat_models=("black-box",))
     (cell, _) = record.cells
     assert [record.evidence[key].n for key in cell.evidence] == [16, 16, 8]
@@ -136,7 +136,7 @@ def test_several_chunks_make_the_same_selection_and_one_file_each(bench, monkeyp
 
 
 def test_smaller_selection_is_found_again_in_a_larger_one(bench, monkeypatch):
-    monkeypatch.setattr("dkd_bench.steps.prepare.CHUNK_SIZE", 20)
+    monkeypatch.setattr("dkd_bench.data._images.CHUNK_SIZE", 20)
     small = bench("small", attacks=("fgsm",), n_examples=20)
     large = bench("large", attacks=("fgsm",), n_examples=40)
     assert set(small.evidence) < set(large.evidence)

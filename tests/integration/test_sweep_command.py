@@ -9,6 +9,7 @@ import pytest
 
 from dkd_bench.cli import app
 from dkd_bench.errors import ConfigError
+from dkd_bench.plots import sweep_picture
 from dkd_bench.progress import SilentProgress
 from dkd_bench.steps.request import RunRequest
 from dkd_bench.sweep import SweepRequest, carry_out, runs_of, save_sweep
@@ -45,7 +46,7 @@ def test_a_sweep_measures_each_value_and_level_and_draws_them(request_of_two):
         assert set(point.robust) == {"standalone", "joint"}
         assert point.robust["joint"].value < point.clean.value
         assert point.n_test == 60
-    files = save_sweep(measured, request_of_two.folder, figure="svg")
+    files = save_sweep(measured, request_of_two.folder, picture=sweep_picture(measured, "svg"), picture_format="svg")
     assert files["picture"].read_bytes().startswith(b"<?xml")
     assert "(sweep.svg)" in files["markdown"].read_text()
     told = json.loads(files["json"].read_text())
@@ -59,7 +60,7 @@ def test_a_sweep_goes_on_from_where_it_was(request_of_two, monkeypatch):
         raise AssertionError("nothing is trained twice")
 
     monkeypatch.setattr("dkd_bench.training._fit._optimise", refuse)
-    monkeypatch.setattr("dkd_bench.steps.craft.Crafter._make", refuse)
+    monkeypatch.setattr("dkd_bench.steps.crafter.Crafter._make", refuse)
 
     assert carry_out(request_of_two, SilentProgress()) == carried_out
 

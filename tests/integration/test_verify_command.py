@@ -16,9 +16,10 @@ from dkd_bench.pipeline import run
 from dkd_bench.progress import SilentProgress
 from dkd_bench.records import Outcome
 from dkd_bench.records.flags import MORE_STEPS, NOISE, PROBABILITIES, SINGLE_STEP, UNBOUNDED, UNVERIFIED
-from dkd_bench.records.rundir import load_for_ranking, load_run, save_run
+from dkd_bench.records.rundir import LoadedRun, load_run, load_with_doubt
 from dkd_bench.records.statistics import wilson_interval
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.save import save_run
 from dkd_bench.store.digests import digest_tensors
 from dkd_bench.store.files import TensorStore
 from dkd_bench.verify import _keep as keep
@@ -350,7 +351,7 @@ def test_a_changed_label_is_found(cache, tiny_npz, tmp_path):
     ],
 )
 def test_planted_images_are_found_whatever_the_runs_own_checks_say(run_folder, monkeypatch, images, sentence):
-    for module in ("verify", "craft", "score"):
+    for module in ("attacks.images", "steps.crafter", "steps.scoring"):
         monkeypatch.setattr(f"dkd_bench.{module}.check_images", lambda *_, **__: None)
     key = plant(run_folder, images)
     findings = audited(run_folder).findings
@@ -372,7 +373,7 @@ def test_a_tenth_of_a_thousandth_over_budget_is_found(run_folder, tiny_npz):
 
 
 def test_a_wrong_norm_does_not_confirm_itself(bench, tmp_path, monkeypatch):
-    for module in ("budget", "verify", "score", "threats._base"):
+    for module in ("budget", "attacks.images", "steps.scoring", "threats._base"):
         monkeypatch.setattr(
             f"dkd_bench.{module}.perturbation_norms", lambda clean, *_: torch.zeros(len(clean), dtype=torch.float64)
         )
@@ -384,18 +385,20 @@ def test_a_wrong_norm_does_not_confirm_itself(bench, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("broken", "wrong", "sentence"),
     [
-        pytest.param("score._outcome", lambda *_, **__: Outcome.ROBUST, "recorded as robust, re-scored it", id="word"),
         pytest.param(
-            "statistics.wilson_interval", lambda *_: (0.0, 1.0), "the interval is recorded as [0, 1]", id="ci"
+            "steps.scoring._outcome", lambda *_, **__: Outcome.ROBUST, "recorded as robust, re-scored it", id="word"
         ),
         pytest.param(
-            "score._count_any",
+            "records.statistics.wilson_interval", lambda *_: (0.0, 1.0), "the interval is recorded as [0, 1]", id="ci"
+        ),
+        pytest.param(
+            "steps.scoring._count_any",
             lambda columns: 39,
             "39 failed majorities are recorded, re-scored there are",
             id="count",
         ),
         pytest.param(
-            "score.worst_outcome",
+            "steps.scoring.worst_outcome",
             lambda outcomes: list(outcomes)[-1],
             "its outcomes count",
             id="worst",
@@ -715,7 +718,7 @@ class TestCommand:
         assert kept["tolerance"] == 1e-5
         assert kept["results_sha256"] == sha256((run_folder / "results.json").read_bytes()).hexdigest()
         assert "torch" in kept["versions"]
-        assert rank_runs([("run", load_for_ranking(run_folder))]) == rank_runs([("run", load_run(run_folder))])
+        assert rank_runs([("run", load_with_doubt(run_folder))]) == rank_runs([("run", load_run(run_folder))])
 
     def test_the_whole_report_as_json(self, run_folder, command):
         edit_results(run_folder, LIES["headline"][0])
@@ -757,9 +760,12 @@ class TestCommand:
 
 
 class TestRanking:
-    def flags(self, folder):
-        record = load_for_ranking(folder)
-        return [(flag.name, flag.detail) for flag in record.manifest.defenses["dkd"].flags if flag.name == UNVERIFIED]
+    def flags(self, path):
+        run = load_with_doubt(path)
+        flags = [flag for group in rank_runs([("run", run)]).groups for row in group.rows for flag in row.flags]
+        found = {(flag.name, flag.detail) for flag in flags if flag.name == UNVERIFIED}
+        assert found == {(UNVERIFIED, run.doubt)}
+        return list(found)
 
     def verification(self, folder, **changes):
         values = {
@@ -774,11 +780,12 @@ class TestRanking:
         (folder / "verification.json").write_text(json.dumps(values | changes))
 
     def test_a_run_that_nobody_verified_is_as_it_is(self, honest_run):
-        assert load_for_ranking(honest_run) == load_run(honest_run)
+        assert load_with_doubt(honest_run) == LoadedRun(record=load_run(honest_run), folder=honest_run)
 
     def test_a_run_that_holds_is_as_it_is(self, run_folder):
         self.verification(run_folder)
-        assert load_for_ranking(run_folder / "results.json") == load_run(run_folder)
+        loaded = load_with_doubt(run_folder / "results.json")
+        assert loaded == LoadedRun(record=load_run(run_folder), folder=run_folder)
 
     def test_findings_flag_every_defence(self, run_folder):
         self.verification(run_folder, findings=["image 3 is not so", "nor is image 4"])

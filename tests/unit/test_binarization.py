@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.attacks.detector_aware import DetectorPGD
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, DeepFool, PGDConfig
+from dkd_bench.attacks.foolbox.table import FGSM, PGD, DeepFool, PGDSettings
 from dkd_bench.attacks.latent import LatentSpace
-from dkd_bench.attacks.square import Square, SquareConfig
+from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.budget import TOLERANCE, Budget, perturbation_norms
 from dkd_bench.errors import AttackError, ConfigError
 from dkd_bench.probe.features import LinearInputs
@@ -99,7 +99,7 @@ def test_an_attack_that_cannot_run_finds_nothing_and_says_why() -> None:
 
 
 def test_a_weak_attack_fails_where_a_strong_one_passes() -> None:
-    weak = PGD(PGDConfig(steps=1, rel_stepsize=0.01))
+    weak = PGD(PGDSettings(steps=1, rel_stepsize=0.01))
     assert outcome_of(relu(), weak).verdict == "failed"
     assert outcome_of(relu()).verdict == "passed"
 
@@ -108,7 +108,7 @@ def test_a_weak_attack_fails_where_a_strong_one_passes() -> None:
     ("attack", "budget"),
     [
         pytest.param(FGSM(), LINF, id="one step is enough for a plane"),
-        pytest.param(Square(SquareConfig(queries=600)), LINF, id="scores alone"),
+        pytest.param(Square(SquareSettings(queries=600)), LINF, id="scores alone"),
         pytest.param(DeepFool(), L2, id="minimum norm"),
     ],
 )
@@ -199,7 +199,7 @@ def test_the_logits_spread_as_far_as_the_networks_own() -> None:
 
 
 def test_the_same_seed_gives_the_same_result_and_another_another() -> None:
-    weak = PGD(PGDConfig(steps=3, rel_stepsize=0.2))
+    weak = PGD(PGDSettings(steps=3, rel_stepsize=0.2))
     assert outcome_of(relu(), weak) == outcome_of(relu(), weak)
     first, again, other = (problem_of(relu(), seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.boundary, again.boundary)

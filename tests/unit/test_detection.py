@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from dkd_bench.data import ImageSpec
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
+from dkd_bench.defense.decision_target import Decision
 from dkd_bench.defense.detection import ROC_POINTS, DetectorTallies
-from dkd_bench.target.decision import Decision
 
 
 class Gray(Defense):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from dkd_bench.store.digests import code_digest, digest_json, digest_module, digest_tensors, library_versions
+from dkd_bench.store.code import code_digest
+from dkd_bench.store.digests import digest_json, digest_module, digest_tensors, library_versions
 
 
 def a_network(width: int = 4, *, seed: int = 0, slope: float = 0.1) -> nn.Sequential:

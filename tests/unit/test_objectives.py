@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -22,14 +23,14 @@ from dkd_defenses.kd import KD, Distillation, KDSettings
 from dkd_defenses.ri import RI
 
 N, K, D = 12, 5, 7
-GENERATOR = torch.Generator().manual_seed(3)
 
 
 class Remembered:
     """Stands for the frozen outputs of earlier networks."""
 
     def __init__(self, count: int, width: int) -> None:
-        self.tensors = [torch.randn(N, width, generator=GENERATOR) for _ in range(count)]
+        generator = torch.Generator().manual_seed(4)
+        self.tensors = [torch.randn(N, width, generator=generator) for _ in range(count)]
 
     def identity(self) -> list[str]:
         return [f"network {position}" for position in range(len(self.tensors))]
@@ -37,11 +38,12 @@ class Remembered:
 
 def a_batch() -> TrainingBatch:
     indices = torch.tensor([7, 0, 11, 4])
+    generator = torch.Generator().manual_seed(3)
     return TrainingBatch(
         indices=indices,
         labels=torch.tensor([1, 4, 0, 2]),
-        logits=torch.randn(4, K, generator=GENERATOR, requires_grad=True),
-        latent=torch.randn(4, D, generator=GENERATOR, requires_grad=True),
+        logits=torch.randn(4, K, generator=generator, requires_grad=True),
+        latent=torch.randn(4, D, generator=generator, requires_grad=True),
     )
 
 
@@ -182,19 +184,32 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def few(digits: Dataset) -> TrainingSet:
+    return few_digits(digits)
+
+
+def few_digits(digits: Dataset) -> TrainingSet:
     """Return 200 digits to train on."""
     split = Split(images=digits.train.images[:200], labels=digits.train.labels[:200], white=digits.train.white)
     return TrainingSet(split=split, digest=split.digest())
 
 
 BRIEF = Recipe(name="brief", epochs=2, batch_size=50, learning_rate=2e-3, schedule="one-cycle")
+TEN_EPOCHS = replace(BRIEF, epochs=10)
 
 
-def fitted(cls: type[Defense], digits: Dataset, data: TrainingSet, recipe: Recipe = BRIEF, settings: Any = None) -> Any:
+def fitted(
+    cls: type[Defense],
+    digits: Dataset,
+    data: TrainingSet,
+    recipe: Recipe = BRIEF,
+    settings: Any = None,
+    seed: int = 0,
+) -> Any:
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         defense = cls(digits.image_spec, settings)
-    defense.fit(data, recipe=recipe, generator=torch.Generator().manual_seed(5), progress=SilentProgress())
+    generator = torch.Generator().manual_seed(seed + 5)
+    defense.fit(data, recipe=recipe, generator=generator, progress=SilentProgress())
     return defense
 
 
@@ -265,6 +280,5 @@ def mean_similarity(networks: Sequence[nn.Module], split: Split) -> float:
 
 
 def test_dkd_is_more_diverse_than_ri(digits: Dataset, few: TrainingSet) -> None:
-    recipe = Recipe(name="brief", epochs=10, batch_size=50, learning_rate=2e-3, schedule="one-cycle")
-    dkd, ri = (copy.deepcopy(fitted(cls, digits, few, recipe)) for cls in (DKD, RI))
+    dkd, ri = (copy.deepcopy(fitted(cls, digits, few, TEN_EPOCHS)) for cls in (DKD, RI))
     assert mean_similarity(dkd.members, digits.test) < mean_similarity(ri.members, digits.test) - 0.1

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from dkd_bench.attacks import AttackMeta
 from dkd_bench.budget import Budget
 from dkd_bench.errors import ConfigError
 from dkd_bench.steps.plan import (
     Ground,
     Plan,
-    PlannedAttack,
     PlannedDefense,
     PlannedTarget,
     Trial,
@@ -54,16 +54,21 @@ def defense(
     )
 
 
-def attack(name: str = "pgd", **changes: Any) -> PlannedAttack:
-    values: dict[str, Any] = {
-        "name": name,
-        "kind": "fixed",
-        "norms": ("linf", "l2"),
-        "applies_to": "any",
-        "averages_draws": False,
-        "identity": {"name": name, "parameters": {"steps": 40}},
-    }
-    return PlannedAttack(**values | changes)
+@dataclass(frozen=True, kw_only=True)
+class AskedAttack:
+    """What the plan asks an attack."""
+
+    meta: AttackMeta
+    told: dict[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        return self.told
+
+
+def attack(name: str = "pgd", *, identity: dict[str, Any] | None = None, **changes: Any) -> Any:
+    told = {"name": name, "parameters": {"steps": 40}} | (identity or {})
+    meta = {"name": name, "title": name, "kind": "fixed", "norms": ("linf", "l2")} | changes
+    return AskedAttack(meta=AttackMeta(**meta), told=told)
 
 
 DEEPFOOL = attack("deepfool", kind="minimum_norm", norms=("l2",))
@@ -72,7 +77,7 @@ DEEPFOOL = attack("deepfool", kind="minimum_norm", norms=("l2",))
 def plan(
     *,
     defenses: Sequence[PlannedDefense] = (defense(),),
-    attacks: Sequence[PlannedAttack] = (attack(),),
+    attacks: Sequence[Any] = (attack(),),
     threat_models: Sequence[ThreatModel] = (Standalone(),),
     budgets: Sequence[Budget] = (LINF,),
     ground: Ground = GROUND,
@@ -266,7 +271,9 @@ def test_keys_know_what_determines_a_craft(changed: dict[str, Any]) -> None:
     [
         pytest.param({"defenses": [replace(defense(), name="renamed")]}, id="name of the defence"),
         pytest.param({"threat_models": [Aggregated()]}, id="threat model"),
-        pytest.param({"attacks": [replace(attack(), name="nickname")]}, id="name of the attack"),
+        pytest.param(
+            {"attacks": [replace(attack(), meta=replace(attack().meta, name="nickname"))]}, id="name of the attack"
+        ),
         pytest.param({"ground": replace(GROUND, eot_draws=32)}, id="draws of others"),
         pytest.param({"defenses": [defense(surrogates=("one", "two"))]}, id="other targets"),
     ],
@@ -284,10 +291,8 @@ def recoded(target: PlannedTarget) -> PlannedTarget:
     [
         pytest.param({"ground": replace(GROUND, harness="code-b")}, id="code of the harness"),
         pytest.param({"ground": replace(GROUND, libraries={"torch": "2.15.0"})}, id="version of torch"),
-        pytest.param({"attacks": [attack(identity={**attack().identity, "code": "b"})]}, id="code of the attack"),
-        pytest.param(
-            {"attacks": [attack(identity={**attack().identity, "libraries": {"foolbox": "4"}})]}, id="library"
-        ),
+        pytest.param({"attacks": [attack(identity={**attack().told, "code": "b"})]}, id="code of the attack"),
+        pytest.param({"attacks": [attack(identity={**attack().told, "libraries": {"foolbox": "4"}})]}, id="library"),
         pytest.param(
             {"defenses": [replace(defense(), targets={n: recoded(t) for n, t in defense().targets.items()})]},
             id="code of the target",

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.budget import Budget
-from dkd_bench.data import ImageSpec
+from dkd_bench.data import Chunk, ImageSpec
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
 from dkd_bench.errors import EvidenceError
 from dkd_bench.records import Outcome, worst_outcome
 from dkd_bench.records.statistics import interval, mean_interval, wilson_interval
-from dkd_bench.steps.craft import Chunk
-from dkd_bench.steps.score import SCORING_DRAWS, CellScore, TrialScorer, clean_accuracy, decided, judge
+from dkd_bench.steps.scoring import SCORING_DRAWS, CellScore, TrialScorer, clean_accuracy, decided, judge
 from dkd_bench.threats import Roles, ThreatModel, ThreatModelMeta
 
 FREE = Budget(norm="linf")

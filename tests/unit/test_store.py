@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dkd_bench.errors import StoreError
+from dkd_bench.store import files as store
 from dkd_bench.store.files import (
     TensorStore,
     append_file,
@@ -26,7 +27,6 @@ from dkd_bench.store.files import (
     write_file,
     write_json,
 )
-from dkd_bench.store import files as store
 
 
 def failing(error: BaseException) -> Callable[..., NoReturn]:
@@ -94,6 +94,24 @@ def test_an_interruption_leaves_nothing_and_passes(
     assert caught.value is error
     assert path.read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["file"]
+
+
+def test_an_interruption_as_the_file_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Path.open
+
+    def interrupted(path: Path, *arguments: Any, **options: Any) -> NoReturn:
+        made(path, *arguments, **options).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "file", "new")
+    assert names(tmp_path) == []
+
+
+def test_a_name_too_long_for_the_file_system_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"^cannot write .*: File name too long$"):
+        write_file(tmp_path / ("n" * 255), "new")
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:

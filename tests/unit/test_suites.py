@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dkd_bench.attacks.autoattack import AutoAttackStandard
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, PGDConfig
+from dkd_bench.attacks.foolbox.table import FGSM, PGD, PGDSettings
 from dkd_bench.errors import ConfigError
 from dkd_bench.plugins.suites import STANDARD, resolve_attacks, suite_fingerprint
 
@@ -40,7 +40,7 @@ def test_fingerprint_knows_parameters_and_not_order():
         return suite_fingerprint(attacks, n_classes=n_classes, eot_draws=eot_draws)
 
     assert fingerprint(FGSM(), PGD()) == fingerprint(PGD(), FGSM())
-    assert fingerprint(PGD()) != fingerprint(PGD(PGDConfig(steps=41)))
+    assert fingerprint(PGD()) != fingerprint(PGD(PGDSettings(steps=41)))
     assert fingerprint(PGD()) != fingerprint(FGSM(), PGD())
     assert fingerprint(PGD(), n_classes=3) == fingerprint(PGD(), n_classes=10)
     assert fingerprint(PGD(), eot_draws=4) != fingerprint(PGD())

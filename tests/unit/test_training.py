@@ -109,7 +109,7 @@ class Weighted(Objective):
 
 
 def test_training_learns(data: TrainingSet) -> None:
-    recipe = Recipe(name="longer", epochs=100, batch_size=16, learning_rate=1e-2, schedule="constant")
+    recipe = Recipe(name="longer", epochs=200, batch_size=16, learning_rate=1e-2, schedule="constant")
     network = trained(data, recipe=recipe)
     right = outputs_on(network, data.split).argmax(dim=1) == data.split.labels
     assert right.float().mean() > 0.9

@@ -9,7 +9,7 @@ from dkd_bench.api import Attack, AttackMeta, ConfigError, project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MomentumConfig:
+class MomentumSettings:
     """What ``--set mi-fgsm.NAME=VALUE`` reaches."""
 
     steps: int = 10
@@ -24,21 +24,21 @@ class MomentumFGSM(Attack):
     """FGSM in small steps along the running mean of the gradients."""
 
     meta = AttackMeta(name="mi-fgsm", title="MI-FGSM", kind="fixed", norms=("linf",))
-    Config = MomentumConfig
+    Settings = MomentumSettings
 
     def _perturb(self, target, images, labels, budget):
         """Return the point of highest loss among those visited."""
         x, momentum = images, torch.zeros_like(images)
         best, best_loss = images, torch.full(labels.shape, -torch.inf, device=images.device)
-        for step in range(self.config.steps + 1):
+        for step in range(self.settings.steps + 1):
             x = x.detach().requires_grad_()
             loss = cross_entropy(target(x), labels, reduction="none")
             better = loss.detach() > best_loss
             best = torch.where(better.view(-1, 1, 1, 1), x.detach(), best)
             best_loss = torch.where(better, loss.detach(), best_loss)
-            if step < self.config.steps:
+            if step < self.settings.steps:
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
                 length = gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-                momentum = self.config.decay * momentum + gradient / length
-                x = project(images, x + momentum.sign() * budget.eps / self.config.steps, budget)
+                momentum = self.settings.decay * momentum + gradient / length
+                x = project(images, x + momentum.sign() * budget.eps / self.settings.steps, budget)
         return best

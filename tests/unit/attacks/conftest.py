@@ -10,24 +10,28 @@ from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack
 from dkd_bench.attacks.autoattack import (
-    AutoAttackConfig,
     AutoAttackRand,
-    AutoAttackRandConfig,
+    AutoAttackRandSettings,
+    AutoAttackSettings,
     AutoAttackStandard,
 )
 from dkd_bench.attacks.detector_aware import (
     DetectorCarliniWagner,
-    DetectorCarliniWagnerConfig,
+    DetectorCarliniWagnerSettings,
     DetectorPGD,
-    DetectorPGDConfig,
+    DetectorPGDSettings,
 )
-from dkd_bench.attacks.foolbox_attacks import FGSM, PGD, CarliniWagner, CarliniWagnerConfig, DeepFool
-from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpConfig
+from dkd_bench.attacks.foolbox.table import ROWS, CarliniWagnerSettings
+from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpSettings
 from dkd_bench.attacks.jsma import JSMA
-from dkd_bench.attacks.square import Square, SquareConfig
+from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 from dkd_bench.testing._access import offering
+from dkd_bench.testing._linear import _values_to_change
+
+QUICK = {"cw": CarliniWagnerSettings(binary_search_steps=3, steps=30)}
+"""Settings for attacks of Foolbox whose defaults take long."""
 
 
 class Lenient(Detecting):
@@ -87,10 +91,12 @@ class LinearProblem:
         return self.logits(images).argmax(dim=1) != self.labels
 
     def distances(self, norm: str) -> Tensor:
-        """Return how far each image is from its nearest boundary, which is a hyperplane."""
+        """Return how far each image is from its nearest boundary, a hyperplane; in l0 how many values must change."""
         logits = self.logits(self.images)
         gaps = logits.gather(1, self.labels.unsqueeze(1)) - logits
         normals = self.weight[self.labels].unsqueeze(1) - self.weight.unsqueeze(0)
+        if norm == "l0":
+            return _values_to_change(self.images, gaps, normals).masked_fill(gaps == 0, torch.inf).amin(dim=1)
         dual = normals.abs().sum(dim=2) if norm == "linf" else normals.norm(dim=2)
         return (gaps / dual).masked_fill(dual == 0, torch.inf).amin(dim=1)
 
@@ -114,16 +120,13 @@ def offer() -> Callable[[nn.Module, str], nn.Module]:
 def small_attacks() -> dict[str, Attack]:
     """Every attack of ours that takes any classifier, with few enough steps that all together take two seconds."""
     attacks: list[Attack] = [
-        FGSM(),
-        PGD(),
-        DeepFool(),
-        CarliniWagner(CarliniWagnerConfig(binary_search_steps=3, steps=30)),
+        *(row(QUICK.get(name)) for name, row in ROWS.items()),
         JSMA(),
-        AutoAttackStandard(AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)),
-        AutoAttackRand(AutoAttackRandConfig(apgd_steps=10, eot_iter=2, selection_draws=2)),
-        DetectorPGD(DetectorPGDConfig(steps=10)),
-        DetectorCarliniWagner(DetectorCarliniWagnerConfig(binary_search_steps=3, steps=30)),
-        Square(SquareConfig(queries=50)),
-        HopSkipJump(HopSkipJumpConfig(steps=2, initial_gradient_evals=16, starts=2)),
+        AutoAttackStandard(AutoAttackSettings(apgd_steps=10, fab_steps=5, square_queries=20)),
+        AutoAttackRand(AutoAttackRandSettings(apgd_steps=10, eot_iter=2, selection_draws=2)),
+        DetectorPGD(DetectorPGDSettings(steps=10)),
+        DetectorCarliniWagner(DetectorCarliniWagnerSettings(binary_search_steps=3, steps=30)),
+        Square(SquareSettings(queries=50)),
+        HopSkipJump(HopSkipJumpSettings(steps=2, initial_gradient_evals=16, starts=2)),
     ]
     return {attack.meta.name: attack for attack in attacks}

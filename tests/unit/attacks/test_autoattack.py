@@ -13,17 +13,17 @@ from pyautoattack.autopgd_base import APGDAttack
 from torch import nn
 
 from dkd_bench.attacks.autoattack import (
-    AutoAttackConfig,
     AutoAttackRand,
-    AutoAttackRandConfig,
+    AutoAttackRandSettings,
+    AutoAttackSettings,
     AutoAttackStandard,
 )
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
 from dkd_bench.target import Target
 
-SMALL = AutoAttackConfig(apgd_steps=10, fab_steps=5, square_queries=20)
-SMALL_RAND = AutoAttackRandConfig(apgd_steps=10, eot_iter=4, selection_draws=20)
+SMALL = AutoAttackSettings(apgd_steps=10, fab_steps=5, square_queries=20)
+SMALL_RAND = AutoAttackRandSettings(apgd_steps=10, eot_iter=4, selection_draws=20)
 NORMS = {"linf": "Linf", "l2": "L2"}
 
 
@@ -83,7 +83,7 @@ def test_what_the_library_breaks_comes_back_bit_for_bit(problem, norm):
     theirs, _ = library.run_standard_evaluation(linear.images, linear.labels, batch_size=20)
     sys.settrace(tracer)
 
-    ours = AutoAttackStandard(AutoAttackConfig(fab_steps=5, square_queries=20)).run(
+    ours = AutoAttackStandard(AutoAttackSettings(fab_steps=5, square_queries=20)).run(
         target, linear.images, linear.labels, Budget(norm=norm, eps=eps), seed=5
     )
 
@@ -213,7 +213,7 @@ def test_rand_attacks_images_that_one_draw_gets_wrong(linear):
     assert moved.all()
 
 
-@pytest.mark.parametrize("config", [AutoAttackConfig, AutoAttackRandConfig])
-def test_parameters_are_checked(config):
+@pytest.mark.parametrize("settings", [AutoAttackSettings, AutoAttackRandSettings])
+def test_parameters_are_checked(settings):
     with pytest.raises(ConfigError, match="apgd_steps must be over 0, got 0"):
-        config(apgd_steps=0)
+        settings(apgd_steps=0)

@@ -8,17 +8,17 @@ from torch import nn
 
 from dkd_bench.attacks.detector_aware import (
     DetectorCarliniWagner,
-    DetectorCarliniWagnerConfig,
+    DetectorCarliniWagnerSettings,
     DetectorPGD,
-    DetectorPGDConfig,
+    DetectorPGDSettings,
 )
-from dkd_bench.attacks.foolbox_attacks import PGD, CarliniWagner
+from dkd_bench.attacks.foolbox.table import PGD, CarliniWagner
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 
-SHORT = DetectorCarliniWagner(DetectorCarliniWagnerConfig(steps=60))
+SHORT = DetectorCarliniWagner(DetectorCarliniWagnerSettings(steps=60))
 BOTH = [DetectorPGD(), SHORT]
 UNBUDGETED = Budget(norm="l2")
 N_PIXELS = 36
@@ -137,7 +137,7 @@ def test_without_momentum_detector_pgd_swings_between_the_planes(scene):
     near = scene.distances("linf") < budget.eps / 1.05
 
     swinging, steady = (
-        DetectorPGD(DetectorPGDConfig(momentum=momentum)).run(
+        DetectorPGD(DetectorPGDSettings(momentum=momentum)).run(
             scene.target(), scene.images, scene.labels, budget, seed=0
         )
         for momentum in (0.0, 0.75)
@@ -207,9 +207,9 @@ def test_an_image_that_is_wrong_and_rejected_when_clean_is_led_out_of_the_reject
 
 
 def test_detector_cw_keeps_the_margin_and_the_slack_that_it_is_told_to(scene):
-    config = DetectorCarliniWagnerConfig(kappa=0.3, slack=0.2, binary_search_steps=6)
+    settings = DetectorCarliniWagnerSettings(kappa=0.3, slack=0.2, binary_search_steps=6)
 
-    adversarial = DetectorCarliniWagner(config).run(scene.target(), scene.images, scene.labels, UNBUDGETED, seed=0)
+    adversarial = DetectorCarliniWagner(settings).run(scene.target(), scene.images, scene.labels, UNBUDGETED, seed=0)
 
     gap, room = scene.gaps(adversarial)
     assert (gap <= -0.3 + 1e-5).all()
@@ -220,7 +220,7 @@ def test_detector_pgd_walks_on_to_the_margin_that_it_is_told(scene):
     budget = Budget(norm="l2", eps=1.5 * float(scene.distances("l2").max()))
 
     bare, sure = (
-        DetectorPGD(DetectorPGDConfig(kappa=kappa)).run(scene.target(), scene.images, scene.labels, budget, seed=0)
+        DetectorPGD(DetectorPGDSettings(kappa=kappa)).run(scene.target(), scene.images, scene.labels, budget, seed=0)
         for kappa in (0.0, 0.2)
     )
 
@@ -229,7 +229,7 @@ def test_detector_pgd_walks_on_to_the_margin_that_it_is_told(scene):
     assert not scene.rejected(sure).any()
 
 
-@pytest.mark.parametrize("attack", [DetectorPGD(DetectorPGDConfig(restarts=1)), SHORT], ids=["pgd", "cw"])
+@pytest.mark.parametrize("attack", [DetectorPGD(DetectorPGDSettings(restarts=1)), SHORT], ids=["pgd", "cw"])
 def test_first_image_does_not_depend_on_its_batch_mates(scene, attack):
     budget = Budget(norm="linf", eps=0.05) if attack.meta.kind == "fixed" else UNBUDGETED
 
@@ -289,15 +289,15 @@ def test_no_detector_is_a_number_of_detectors(attack):
 
 
 @pytest.mark.parametrize(
-    ("config", "values", "message"),
+    ("settings", "values", "message"),
     [
-        (DetectorPGDConfig, {"steps": 0}, "steps must be over 0, got 0"),
-        (DetectorPGDConfig, {"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
-        (DetectorPGDConfig, {"kappa": -1.0}, "kappa must not be negative, got -1.0"),
-        (DetectorCarliniWagnerConfig, {"stepsize": 0.0}, "stepsize must be over 0, got 0.0"),
-        (DetectorCarliniWagnerConfig, {"slack": -0.1}, "slack must not be negative, got -0.1"),
+        (DetectorPGDSettings, {"steps": 0}, "steps must be over 0, got 0"),
+        (DetectorPGDSettings, {"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        (DetectorPGDSettings, {"kappa": -1.0}, "kappa must not be negative, got -1.0"),
+        (DetectorCarliniWagnerSettings, {"stepsize": 0.0}, "stepsize must be over 0, got 0.0"),
+        (DetectorCarliniWagnerSettings, {"slack": -0.1}, "slack must not be negative, got -0.1"),
     ],
 )
-def test_parameters_are_checked(config, values, message):
+def test_parameters_are_checked(settings, values, message):
     with pytest.raises(ConfigError, match=message):
-        config(**values)
+        settings(**values)

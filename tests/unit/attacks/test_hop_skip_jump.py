@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpConfig
+from dkd_bench.attacks.hop_skip_jump import HopSkipJump, HopSkipJumpSettings
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 
-QUICK = HopSkipJumpConfig(steps=4, initial_gradient_evals=30)
+QUICK = HopSkipJumpSettings(steps=4, initial_gradient_evals=30)
 
 
 @pytest.mark.parametrize(("norm", "within"), [("l2", 1.03), ("linf", 1.15)])
@@ -40,7 +40,7 @@ def test_scores_are_not_looked_at(linear):
 
 def test_steps_bring_it_nearer(linear):
     short, long = (
-        HopSkipJump(HopSkipJumpConfig(steps=steps)).run(
+        HopSkipJump(HopSkipJumpSettings(steps=steps)).run(
             linear.target(), linear.images, linear.labels, Budget(norm="l2"), seed=0
         )
         for steps in (1, 8)
@@ -197,4 +197,4 @@ def test_cost_is_what_the_parameters_say(linear):
 
 def test_parameters_are_checked():
     with pytest.raises(ConfigError, match="starts must be over 0, got 0"):
-        HopSkipJumpConfig(starts=0)
+        HopSkipJumpSettings(starts=0)

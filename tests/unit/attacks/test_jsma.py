@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dkd_bench.attacks import jsma
-from dkd_bench.attacks.jsma import JSMA, JSMAConfig, best_pairs, steepest_pairs, targeted_jsma
+from dkd_bench.attacks.jsma import JSMA, JSMASettings, best_pairs, steepest_pairs, targeted_jsma
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
 from dkd_bench.target import Target
@@ -42,9 +42,9 @@ def wrapped(network, n_classes, *, batch_size=250):
     return Target(network, name="mlp", n_classes=n_classes, batch_size=batch_size)
 
 
-def outputs_of(network, config):
+def outputs_of(network, settings):
     """Return what the paper takes the derivatives of."""
-    return network if config.logits else nn.Sequential(network, nn.Softmax(dim=1))
+    return network if settings.logits else nn.Sequential(network, nn.Softmax(dim=1))
 
 
 def slow_best_pair(toward, against, free):
@@ -56,11 +56,11 @@ def slow_best_pair(toward, against, free):
     return pair
 
 
-def slow_search(network, image, aim, *, reached, config):
+def slow_search(network, image, aim, *, reached, settings):
     """Return the image found and the number of steps, or None."""
     x = image.clone()
-    outputs = outputs_of(network, config)
-    limit = min(config.iterations, floor(image.numel() * config.gamma / 2))
+    outputs = outputs_of(network, settings)
+    limit = min(settings.iterations, floor(image.numel() * settings.gamma / 2))
     for step in range(limit + 1):
         logits = network(x.unsqueeze(0).double())[0]
         if reached(int(logits.argmax())):
@@ -68,17 +68,17 @@ def slow_search(network, image, aim, *, reached, config):
         jacobian = torch.autograd.functional.jacobian(outputs, x.double().unsqueeze(0))[0].flatten(1)
         to_aim = jacobian[aim]
         to_others = sum(jacobian[other] for other in range(len(logits)) if other != aim)
-        sign = 1 if config.increase else -1
-        free = x.flatten() < 1 - config.room if config.increase else x.flatten() > config.room
+        sign = 1 if settings.increase else -1
+        free = x.flatten() < 1 - settings.room if settings.increase else x.flatten() > settings.room
         pair = slow_best_pair((sign * to_aim).tolist(), (-sign * to_others).tolist(), free.tolist())
         if pair is None or step == limit:
             return None
         for value in pair:
-            x.view(-1)[value] = (x.view(-1)[value] + sign * config.theta).clamp(0, 1)
+            x.view(-1)[value] = (x.view(-1)[value] + sign * settings.theta).clamp(0, 1)
     return None
 
 
-def slow_jsma(network, images, labels, n_classes, config):
+def slow_jsma(network, images, labels, n_classes, settings):
     adversarial = images.clone()
     for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         found = []
@@ -86,7 +86,7 @@ def slow_jsma(network, images, labels, n_classes, config):
             if aim == label:
                 continue
             result = slow_search(
-                network, image, aim, reached=lambda answer, label=label: answer != label, config=config
+                network, image, aim, reached=lambda answer, label=label: answer != label, settings=settings
             )
             if result is not None:
                 x, steps = result
@@ -97,14 +97,14 @@ def slow_jsma(network, images, labels, n_classes, config):
 
 
 CASES = {
-    "as it comes": ((1, 5, 5), JSMAConfig(gamma=0.5)),
-    "two steps at most": ((1, 5, 5), JSMAConfig(gamma=0.19)),
-    "one step": ((1, 5, 5), JSMAConfig(gamma=1.0, iterations=1)),
-    "decrease": ((1, 5, 5), JSMAConfig(gamma=0.5, increase=False)),
-    "to the very end": ((1, 5, 5), JSMAConfig(gamma=1.0, room=0.0)),
-    "small steps": ((1, 4, 4), JSMAConfig(gamma=1.0, theta=0.3)),
-    "small steps down": ((1, 4, 4), JSMAConfig(gamma=1.0, theta=0.3, increase=False)),
-    "colours": ((3, 3, 3), JSMAConfig(gamma=0.4)),
+    "as it comes": ((1, 5, 5), JSMASettings(gamma=0.5)),
+    "two steps at most": ((1, 5, 5), JSMASettings(gamma=0.19)),
+    "one step": ((1, 5, 5), JSMASettings(gamma=1.0, iterations=1)),
+    "decrease": ((1, 5, 5), JSMASettings(gamma=0.5, increase=False)),
+    "to the very end": ((1, 5, 5), JSMASettings(gamma=1.0, room=0.0)),
+    "small steps": ((1, 4, 4), JSMASettings(gamma=1.0, theta=0.3)),
+    "small steps down": ((1, 4, 4), JSMASettings(gamma=1.0, theta=0.3, increase=False)),
+    "colours": ((3, 3, 3), JSMASettings(gamma=0.4)),
 }
 
 
@@ -112,17 +112,17 @@ CASES = {
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
 @pytest.mark.parametrize("case", CASES)
 def test_is_pixel_for_pixel_the_slow_one(case, n_classes, logits):
-    shape, config = CASES[case]
-    config = replace(config, logits=logits)
+    shape, settings = CASES[case]
+    settings = replace(settings, logits=logits)
     for seed, activation in ((0, nn.Tanh), (1, nn.ReLU), (2, nn.ReLU)):
         network = mlp(shape, n_classes, seed=seed, activation=activation)
         target, images = wrapped(network, n_classes), random_images(6, shape, seed=seed)
         labels = target(images).argmax(dim=1)
         labels[0] = (labels[0] + 1) % n_classes
 
-        adversarial = JSMA(config).run(target, images, labels, UNBUDGETED, seed=0)
+        adversarial = JSMA(settings).run(target, images, labels, UNBUDGETED, seed=0)
 
-        assert torch.equal(adversarial, slow_jsma(network, images, labels, n_classes, config))
+        assert torch.equal(adversarial, slow_jsma(network, images, labels, n_classes, settings))
 
 
 @pytest.mark.parametrize("logits", [False, True], ids=["probabilities", "logits"])
@@ -130,12 +130,12 @@ def test_the_cases_find_and_fail_and_prefer_one_class_to_another(logits):
     """Or the comparison would compare clean images with clean images."""
     fooled, kept, aims = 0, 0, set()
     for case, seed in product(("one step", "two steps at most"), (1, 2)):
-        shape, config = CASES[case]
-        config = replace(config, logits=logits)
+        shape, settings = CASES[case]
+        settings = replace(settings, logits=logits)
         network, images = mlp(shape, 5, seed=seed, activation=nn.ReLU), random_images(6, shape, seed=seed)
         target = wrapped(network, 5)
         labels = target(images).argmax(dim=1)
-        answers = target(JSMA(config).run(target, images, labels, UNBUDGETED, seed=0)).argmax(dim=1)
+        answers = target(JSMA(settings).run(target, images, labels, UNBUDGETED, seed=0)).argmax(dim=1)
         fooled, kept = fooled + int((answers != labels).sum()), kept + int((answers == labels).sum())
         aims |= set(answers.tolist())
     assert fooled >= 6
@@ -144,28 +144,28 @@ def test_the_cases_find_and_fail_and_prefer_one_class_to_another(logits):
 
 
 @pytest.mark.parametrize(
-    "config",
+    "settings",
     [
-        JSMAConfig(gamma=0.6),
-        JSMAConfig(gamma=0.6, logits=True),
-        JSMAConfig(gamma=1.0, theta=0.3, increase=False),
+        JSMASettings(gamma=0.6),
+        JSMASettings(gamma=0.6, logits=True),
+        JSMASettings(gamma=1.0, theta=0.3, increase=False),
     ],
 )
-def test_targeted_is_the_slow_one_and_needs_no_fewer_values_than_untargeted(config):
+def test_targeted_is_the_slow_one_and_needs_no_fewer_values_than_untargeted(settings):
     shape, n_classes = (1, 5, 5), 4
     network, images = mlp(shape, n_classes, seed=3), random_images(8, shape, seed=3)
     target = wrapped(network, n_classes)
     labels = target(images).argmax(dim=1)
-    untargeted = perturbation_norms(images, JSMA(config).run(target, images, labels, UNBUDGETED, seed=0), "l0")
+    untargeted = perturbation_norms(images, JSMA(settings).run(target, images, labels, UNBUDGETED, seed=0), "l0")
     hits = 0
     for shift in range(n_classes):
         classes = (labels + shift) % n_classes
 
-        found = targeted_jsma(target, images, classes, config)
+        found = targeted_jsma(target, images, classes, settings)
 
         for image, wanted, got in zip(images, classes.tolist(), found, strict=True):
             slow = slow_search(
-                network, image, wanted, reached=lambda answer, wanted=wanted: answer == wanted, config=config
+                network, image, wanted, reached=lambda answer, wanted=wanted: answer == wanted, settings=settings
             )
             assert torch.equal(got, image if slow is None else slow[0])
         hit = (target(found).argmax(dim=1) == classes) & (classes != labels)
@@ -189,7 +189,7 @@ def test_on_a_linear_model_the_heaviest_values_go_first():
         images = torch.full((1, 1, 6, 6), 0.5)
         target = wrapped(nn.Sequential(nn.Flatten(), linear), 2)
 
-        adversarial = JSMA(JSMAConfig(gamma=0.5)).run(target, images, torch.tensor([0]), UNBUDGETED, seed=0)
+        adversarial = JSMA(JSMASettings(gamma=0.5)).run(target, images, torch.tensor([0]), UNBUDGETED, seed=0)
 
         changed = (adversarial != images).flatten().nonzero().squeeze(1)
         assert changed.tolist() == order[: 2 * ceil(fewest / 2)].sort().values.tolist()
@@ -213,7 +213,7 @@ def test_equally_good_pairs_are_taken_in_order(logits):
     images = torch.full((2, 1, 8, 8), 0.5)
     images[1, 0, 0, :3] = 1
 
-    adversarial = JSMA(JSMAConfig(gamma=1.0, logits=logits)).run(
+    adversarial = JSMA(JSMASettings(gamma=1.0, logits=logits)).run(
         wrapped(MeanBrightness(), 2), images, torch.tensor([0, 0]), UNBUDGETED, seed=0
     )
 
@@ -225,16 +225,16 @@ def test_equally_good_pairs_are_taken_in_order(logits):
 
 def test_derivatives_of_probabilities_do_not_vanish_where_the_softmax_saturates():
     """As on a distilled network, whose logits are large; the slow one stands still there."""
-    shape, n_classes, config = (1, 5, 5), 4, JSMAConfig(gamma=0.8)
+    shape, n_classes, settings = (1, 5, 5), 4, JSMASettings(gamma=0.8)
     network, images = mlp(shape, n_classes, seed=1, activation=nn.ReLU), random_images(6, shape, seed=1)
     labels = network(images.double()).argmax(dim=1)
     with torch.no_grad():
         for parameter in network[3].parameters():
             parameter.mul_(1e6)
     target = wrapped(network, n_classes)
-    assert torch.equal(slow_jsma(network, images, labels, n_classes, config), images)
+    assert torch.equal(slow_jsma(network, images, labels, n_classes, settings), images)
 
-    adversarial = JSMA(config).run(target, images, labels, UNBUDGETED, seed=0)
+    adversarial = JSMA(settings).run(target, images, labels, UNBUDGETED, seed=0)
 
     assert (target(adversarial).argmax(dim=1) != labels).sum() >= 3
 
@@ -317,10 +317,12 @@ def test_how_many_searches_run_at_once_changes_nothing(logits, monkeypatch):
     shape, n_classes = (3, 4, 4), 5
     network, images = mlp(shape, n_classes, seed=5), random_images(10, shape, seed=5)
     labels = network(images.double()).argmax(dim=1)
-    config = JSMAConfig(gamma=0.6, theta=0.5, logits=logits)
+    settings = JSMASettings(gamma=0.6, theta=0.5, logits=logits)
 
     def run(batch_size=250):
-        return JSMA(config).run(wrapped(network, n_classes, batch_size=batch_size), images, labels, UNBUDGETED, seed=0)
+        return JSMA(settings).run(
+            wrapped(network, n_classes, batch_size=batch_size), images, labels, UNBUDGETED, seed=0
+        )
 
     whole = run()
     assert (whole != images).any()
@@ -338,7 +340,7 @@ def test_a_step_costs_one_forward_and_one_or_two_backward_passes(logits, backwar
     passes, steps = [], []
     for shift in (1, 2, 3):
         target, classes = wrapped(network, 4), torch.tensor([(answer + shift) % 4])
-        found = targeted_jsma(target, images, classes, JSMAConfig(gamma=1.0, logits=logits))
+        found = targeted_jsma(target, images, classes, JSMASettings(gamma=1.0, logits=logits))
         if (found != images).any():
             steps.append(int((found != images).sum()) // 2)
             passes.append((target.forward_passes, target.backward_passes))
@@ -353,7 +355,7 @@ def test_all_searches_of_an_image_share_the_first_evaluation(logits, backward):
     network, images = mlp(shape, 5, seed=1), random_images(1, shape, seed=8)
     target = wrapped(network, 5)
 
-    JSMA(JSMAConfig(iterations=1, logits=logits)).run(
+    JSMA(JSMASettings(iterations=1, logits=logits)).run(
         target, images, network(images.double()).argmax(dim=1), UNBUDGETED, seed=0
     )
 
@@ -385,7 +387,7 @@ def test_all_white_images_have_nothing_to_raise():
     target = wrapped(MeanBrightness(), 2)
 
     raised, lowered = (
-        JSMA(JSMAConfig(gamma=1.0, increase=increase)).run(
+        JSMA(JSMASettings(gamma=1.0, increase=increase)).run(
             target, images, torch.ones(3, dtype=torch.long), UNBUDGETED, seed=0
         )
         for increase in (True, False)
@@ -402,7 +404,7 @@ def test_nearly_white_values_are_not_wasted_on():
     target, labels = wrapped(MeanBrightness(threshold=0.65), 2), torch.tensor([0])
 
     sparing, wasting = (
-        JSMA(JSMAConfig(gamma=1.0, room=room)).run(target, images, labels, UNBUDGETED, seed=0) for room in (0.01, 0.0)
+        JSMA(JSMASettings(gamma=1.0, room=room)).run(target, images, labels, UNBUDGETED, seed=0) for room in (0.01, 0.0)
     )
 
     # (0.65 x 64 - 28 - 8 x 253 / 255) / 0.5 = 11.3 values are missing.
@@ -419,7 +421,7 @@ def test_a_value_whose_derivative_is_not_finite_is_left_alone():
     images = torch.full((1, 1, 4, 4), 0.49)
     images[0, 0, 0] = 0
 
-    adversarial = JSMA(JSMAConfig(gamma=1.0)).run(wrapped(Root(), 2), images, torch.tensor([0]), UNBUDGETED, seed=0)
+    adversarial = JSMA(JSMASettings(gamma=1.0)).run(wrapped(Root(), 2), images, torch.tensor([0]), UNBUDGETED, seed=0)
 
     assert (adversarial[0, 0, 0] == 0).all()
     # 12 x 0.7 = 8.4, and each value brings 0.3.
@@ -432,7 +434,7 @@ def test_a_share_that_is_a_whole_number_of_steps_is_not_rounded_away():
     target = wrapped(MeanBrightness(threshold=0.575), 2)
 
     few, enough = (
-        JSMA(JSMAConfig(gamma=gamma)).run(target, black, torch.tensor([0]), UNBUDGETED, seed=0)
+        JSMA(JSMASettings(gamma=gamma)).run(target, black, torch.tensor([0]), UNBUDGETED, seed=0)
         for gamma in (0.57, 0.58)
     )
 
@@ -443,12 +445,12 @@ def test_a_share_that_is_a_whole_number_of_steps_is_not_rounded_away():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: JSMAConfig(theta=0.0), r"theta must be in \(0, 1\], pixel units a step, got 0.0"),
-        (lambda: JSMAConfig(theta=255), r"theta must be in \(0, 1\], pixel units a step, got 255"),
-        (lambda: JSMAConfig(gamma=14.5), r"gamma must be in \(0, 1\], a share of the values, got 14.5"),
-        (lambda: JSMAConfig(gamma=float("nan")), r"gamma must be in \(0, 1\], a share of the values, got nan"),
-        (lambda: JSMAConfig(room=1.0), r"room must be in \[0, 1\), pixel units, got 1.0"),
-        (lambda: JSMAConfig(iterations=0), "iterations must be over 0, got 0"),
+        (lambda: JSMASettings(theta=0.0), r"theta must be in \(0, 1\], pixel units a step, got 0.0"),
+        (lambda: JSMASettings(theta=255), r"theta must be in \(0, 1\], pixel units a step, got 255"),
+        (lambda: JSMASettings(gamma=14.5), r"gamma must be in \(0, 1\], a share of the values, got 14.5"),
+        (lambda: JSMASettings(gamma=float("nan")), r"gamma must be in \(0, 1\], a share of the values, got nan"),
+        (lambda: JSMASettings(room=1.0), r"room must be in \[0, 1\), pixel units, got 1.0"),
+        (lambda: JSMASettings(iterations=0), "iterations must be over 0, got 0"),
     ],
 )
 def test_parameters_are_checked(settings, message):
@@ -463,7 +465,7 @@ def test_no_other_norm_than_l0(linear):
 
 def test_a_share_that_allows_no_pair_is_refused_and_is_no_survival():
     images = random_images(2, (1, 5, 5), seed=0)
-    attack = JSMA(JSMAConfig(gamma=0.07))
+    attack = JSMA(JSMASettings(gamma=0.07))
 
     with pytest.raises(ConfigError, match=r"gamma must allow a pair of the 25 values, at least 0\.08; got 0\.07"):
         attack.run(wrapped(mlp((1, 5, 5), 3, seed=0), 3), images, torch.zeros(2, dtype=torch.long), UNBUDGETED, seed=0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dkd_bench.attacks.latent import LatentConfig, LatentSpace
+from dkd_bench.attacks.latent import LatentSettings, LatentSpace
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import AttackError, ConfigError
 from dkd_bench.target import Target
@@ -78,7 +78,7 @@ def target(module):
     return Target(module, name="plane", n_classes=N_CLASSES)
 
 
-THOROUGH = LatentConfig(kappa=0.0, restarts=3, search_steps=150, binary_search_steps=6, steps=150, stepsize=0.02)
+THOROUGH = LatentSettings(kappa=0.0, restarts=3, search_steps=150, binary_search_steps=6, steps=150, stepsize=0.02)
 
 
 def attack(**changes):
@@ -206,6 +206,6 @@ def test_logits_that_are_not_numbers_stop_the_attack():
 
 def test_parameters_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="restarts must be over 0, got 0"):
-        LatentConfig(restarts=0)
+        LatentSettings(restarts=0)
     with pytest.raises(ConfigError, match="kappa must not be negative, got -1"):
-        LatentConfig(kappa=-1)
+        LatentSettings(kappa=-1)

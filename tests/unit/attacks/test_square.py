@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from dkd_bench.attacks.foolbox_attacks import FGSM
-from dkd_bench.attacks.square import Square, SquareConfig
+from dkd_bench.attacks.foolbox.table import FGSM
+from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.budget import Budget, perturbation_norms
 from dkd_bench.errors import ConfigError
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 
-QUICK = SquareConfig(queries=200)
+QUICK = SquareSettings(queries=200)
 
 
 class Rounding(nn.Module):
@@ -118,7 +118,7 @@ def test_where_all_is_rejected_what_is_least_right_and_least_rejected_comes_back
 def test_more_restarts_never_do_worse(linear):
     eps = 1.5 * float(linear.distances("linf").median())
     once, thrice = (
-        Square(SquareConfig(queries=50, restarts=restarts)).run(
+        Square(SquareSettings(queries=50, restarts=restarts)).run(
             linear.target(), linear.images, linear.labels, Budget(norm="linf", eps=eps), seed=0
         )
         for restarts in (1, 3)
@@ -131,7 +131,7 @@ def test_more_restarts_never_do_worse(linear):
 def test_no_more_queries_than_announced(linear):
     target = linear.target()
 
-    Square(SquareConfig(queries=30, restarts=2)).run(
+    Square(SquareSettings(queries=30, restarts=2)).run(
         target, linear.images, linear.labels, Budget(norm="linf", eps=1e-3), seed=0
     )
 
@@ -158,4 +158,4 @@ def test_a_tie_is_judged_by_the_answer():
 @pytest.mark.parametrize("name", ["queries", "restarts", "p_init"])
 def test_parameters_are_checked(name):
     with pytest.raises(ConfigError, match=f"{name} must be over 0, got 0"):
-        SquareConfig(**{name: 0})
+        SquareSettings(**{name: 0})

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkd_bench.data import ImageSpec
+from dkd_bench.data import Chunk, ImageSpec
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
 from dkd_bench.records import WORST_FIRST, Outcome
-from dkd_bench.steps.craft import Chunk
 from dkd_bench.verify._answers import FRESH_DRAWS, WORDS, Rescored, answers_of, candidate_answers, joined, words_of
 from dkd_bench.verify._intervals import wilson
 

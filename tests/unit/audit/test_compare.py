@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from dkd_bench.data import CHUNK_SIZE
 from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, Outcome
-from dkd_bench.steps.plan import CHUNK_SIZE
 from dkd_bench.verify._answers import WORDS, CandidateAnswers, Rescored
 from dkd_bench.verify._compare import left_out_problems, problems
 

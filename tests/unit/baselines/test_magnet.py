@@ -60,19 +60,31 @@ def answers(defense: Defense, x: Tensor, *, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def magnet() -> MagNet:
-    return trained(MagNet, GRAY, MagNetSettings(epochs=6, error_rate=0.1), DIGITS.train)
+    return a_magnet(0)
 
 
 @pytest.fixture(scope="module")
 def diverse() -> DiverseMagNet:
-    settings = DiverseMagNetSettings(epochs=2, error_rate=0.1, autoencoders=3)
-    return trained(DiverseMagNet, GRAY, settings, DIGITS.train)
+    return a_diverse_magnet(0)
 
 
 @pytest.fixture(scope="module")
 def in_colour() -> MagNet:
+    return a_magnet_in_colour(0)
+
+
+def a_magnet(seed: int) -> Defense:
+    return trained(MagNet, GRAY, MagNetSettings(epochs=25, error_rate=0.1), DIGITS.train, seed)
+
+
+def a_diverse_magnet(seed: int) -> Defense:
+    settings = DiverseMagNetSettings(epochs=2, error_rate=0.1, autoencoders=3)
+    return trained(DiverseMagNet, GRAY, settings, DIGITS.train, seed)
+
+
+def a_magnet_in_colour(seed: int) -> Defense:
     coloured = Split(images=FEW.images.repeat(1, 3, 1, 1), labels=FEW.labels, white=FEW.white)
-    return trained(MagNet, COLOUR, MagNetSettings(epochs=3, error_rate=0.1, divergence_rate=0.1), coloured)
+    return trained(MagNet, COLOUR, MagNetSettings(epochs=3, error_rate=0.1, divergence_rate=0.1), coloured, seed)
 
 
 @pytest.mark.parametrize(("n", "rate", "rejected"), [(5000, 0.001, 5), (5000, 0.005, 25), (129, 0.001, 1), (7, 0.5, 3)])
@@ -335,17 +347,16 @@ def test_grey_box_surrogate_draws_from_the_global_generator_and_shows_all_detect
 
 
 def test_diversity_puts_autoencoders_apart():
-    distances = []
-    for diversity in (0.0, 0.8):
-        settings = DiverseMagNetSettings(epochs=8, autoencoders=3, diversity=diversity)
-        defense = trained(DiverseMagNet, GRAY, settings, FEW)
-        (autoencoders,) = defense.autoencoders
-        with torch.no_grad():
-            reconstructions = autoencoders(images_of(DIGITS.test))
-        distances.append(float((reconstructions - reconstructions.mean(dim=1, keepdim=True)).square().mean()))
+    assert distance_between(0.8, seed=0) > 1.5 * distance_between(0.0, seed=0)
 
-    alike, apart = distances
-    assert apart > 1.5 * alike
+
+def distance_between(diversity: float, seed: int) -> float:
+    """Return the mean square distance of three autoencoders' reconstructions from their mean."""
+    settings = DiverseMagNetSettings(epochs=8, autoencoders=3, diversity=diversity)
+    (autoencoders,) = trained(DiverseMagNet, GRAY, settings, FEW, seed).autoencoders
+    with torch.no_grad():
+        reconstructions = autoencoders(images_of(DIGITS.test))
+    return float((reconstructions - reconstructions.mean(dim=1, keepdim=True)).square().mean())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from dkd_bench.errors import UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.steps.weights import ready_for_inference
-from dkd_bench.store.digests import code_digest
+from dkd_bench.store.code import code_digest
 from dkd_bench.testing import DefenseContract, checks_of
 
 DIGITS = ImageSpec(channels=1, height=8, width=8, n_classes=10)
@@ -391,7 +390,7 @@ def test_what_makes_another_network_makes_another_digest(make: Make, importable:
         make("linear", weights=weights, mean="0.5"),
         make("linear", weights=weights, std="0.5"),
     ]
-    (importable / "edited.py").write_text(MODULE + textwrap.dedent("\n# edited"), encoding="utf-8")
+    (importable / "edited.py").write_text(MODULE + "\nEDITED = True", encoding="utf-8")
     targets.append(torch_model("edited:linear")(DIGITS, UserSettings(weights=weights)))
     assert len({digest_module(defense.members[0]) for defense in targets}) == len(targets)
 

@@ -11,24 +11,11 @@ from hypothesis import strategies as st
 
 from dkd_bench.errors import ConfigError, EvidenceError
 from dkd_bench.leaderboard import Board, Row, rank_runs, render_markdown
-from dkd_bench.leaderboard._merging import SURVIVED, Fate, worst_of
-from dkd_bench.records import CellRecord, DatasetRecord, DetectorRecord, FlagRecord, Outcome, RunRecord
+from dkd_bench.records import CellRecord, DatasetRecord, DetectorRecord, FlagRecord, RunRecord
 from dkd_bench.records.statistics import interval, wilson_interval
 
 MakeCell = Callable[..., CellRecord]
 MakeRun = Callable[..., RunRecord]
-
-N = 5
-outcomes = st.lists(st.sampled_from(list(Outcome)), min_size=N, max_size=N).map(tuple)
-fates = st.lists(
-    st.builds(
-        lambda told, shares: Fate(outcomes=told, survival=shares),
-        outcomes,
-        st.none() | st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=N, max_size=N).map(tuple),
-    ),
-    min_size=1,
-    max_size=6,
-)
 
 
 def ranks(board: Board) -> list[tuple[int | None, str]]:
@@ -44,44 +31,6 @@ def only_row(board: Board) -> Row:
     (group,) = board.groups
     (row,) = group.rows
     return row
-
-
-class TestMerging:
-    @settings(deadline=None)
-    @given(fates)
-    def test_worst_is_at_most_every_component(self, parts: list[Fate]) -> None:
-        assert all(worst_of(parts).robust.value <= part.robust.value for part in parts)
-
-    @settings(deadline=None)
-    @given(fates.flatmap(lambda parts: st.tuples(st.just(parts), st.permutations(parts))))
-    def test_merging_is_commutative(self, both: tuple[list[Fate], list[Fate]]) -> None:
-        assert worst_of(both[0]) == worst_of(both[1])
-
-    @settings(deadline=None)
-    @given(fates, fates)
-    def test_merging_is_associative(self, first: list[Fate], second: list[Fate]) -> None:
-        assert worst_of([worst_of(first), worst_of(second)]) == worst_of([*first, *second])
-
-    @settings(deadline=None)
-    @given(fates)
-    def test_merging_is_idempotent(self, parts: list[Fate]) -> None:
-        assert worst_of([*parts, *parts]) == worst_of(parts)
-
-    def test_precedence(self) -> None:
-        order = [
-            Outcome.CLEAN_ERROR,
-            Outcome.FOOLED,
-            Outcome.FAILED_MAJORITY,
-            Outcome.ABSTAINED,
-            Outcome.ROBUST,
-        ]
-        for place, worse in enumerate(order):
-            for better in order[place:]:
-                parts = [Fate(outcomes=(outcome,), survival=None) for outcome in (better, worse)]
-                assert worst_of(parts).outcomes == (worse,)
-
-    def test_only_robust_and_abstained_survive(self) -> None:
-        assert {Outcome.ROBUST, Outcome.ABSTAINED} == SURVIVED
 
 
 class TestFlags:
@@ -361,7 +310,9 @@ class TestRuns:
 
     def test_a_cell_must_tell_of_every_image(self, make_cell: MakeCell, make_run: MakeRun) -> None:
         run = make_run([make_cell("rrr", n=4)])
-        with pytest.raises(EvidenceError, match="'a': dkd/majority/joint/pgd should tell of 4 images, got 3 outcomes"):
+        with pytest.raises(
+            EvidenceError, match=r"'a': dkd majority, joint, pgd linf 0\.1 should tell of 4 images, got 3 outcomes"
+        ):
             rank_runs([("a", run)])
 
     def test_survival_must_tell_of_every_image(self, make_cell: MakeCell, make_run: MakeRun) -> None:
@@ -371,7 +322,7 @@ class TestRuns:
 
     def test_a_cell_told_twice(self, make_cell: MakeCell, make_run: MakeRun) -> None:
         run = make_run([make_cell("rrrr"), make_cell("ffff")])
-        with pytest.raises(EvidenceError, match="run 'a' has two cells for dkd/majority/joint/pgd"):
+        with pytest.raises(EvidenceError, match=r"run 'a' has two cells for dkd majority, joint, pgd linf 0\.1"):
             rank_runs([("a", run)])
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dkd_bench.attacks.autoattack import AutoAttackConfig
+from dkd_bench.attacks.autoattack import AutoAttackSettings
 from dkd_bench.errors import ConfigError, EvidenceError, StoreError, UnknownNameError
-from dkd_bench.leaderboard._published import PublishedRow, eps_as_text, read_published, render_published
+from dkd_bench.leaderboard._external import PublishedRow, eps_as_text, read_published, render_published
 from dkd_bench.leaderboard._robustbench import parse_fields, render_robustbench
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.records import (
@@ -22,6 +22,7 @@ from dkd_bench.records import (
     RunRecord,
     SeparationRecord,
 )
+from dkd_bench.records.rundir import LoadedRun
 
 MakeCell = Callable[..., CellRecord]
 MakeRun = Callable[..., RunRecord]
@@ -69,7 +70,7 @@ N = 10_000
 EPS = 8 / 255
 STANDARD = {
     "name": "autoattack",
-    "parameters": settings_as_json(AutoAttackConfig()),
+    "parameters": settings_as_json(AutoAttackSettings()),
     "variant": ["apgd-ce", "apgd-t", "fab-t", "square"],
 }
 
@@ -464,3 +465,9 @@ def test_accuracy_is_rounded_to_the_files_decimals(run: MakeRun, make_cell: Make
 def test_published_rows_read_back_from_json(model_info: Path) -> None:
     rows = read_published(model_info)
     assert [PublishedRow.model_validate_json(row.model_dump_json()) for row in rows] == list(rows)
+
+
+def test_a_run_that_its_verification_does_not_bear_out_is_not_published(run: MakeRun) -> None:
+    doubted = LoadedRun(record=run(), doubt="verify found: image 3 is not so")
+    with pytest.raises(ConfigError, match="at/deployed is invalid: evidence not verified; such a row has no rank"):
+        render_robustbench(doubted, row=None, fields=RICE_FIELDS)

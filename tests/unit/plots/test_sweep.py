@@ -5,7 +5,10 @@ from math import isnan
 import pytest
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.plots import SweepFigureData, sweep_figure
+from dkd_bench.leaderboard import rank_runs
+from dkd_bench.plots import SweepFigureData, gather_sweep, sweep_figure
+from dkd_bench.records import Interval, SeparationRecord
+from dkd_bench.sweep import Sweep, SweepPoint
 
 
 def data(**changes) -> SweepFigureData:
@@ -82,3 +85,48 @@ def test_series_without_any_value_is_an_empty_panel():
 def test_data_that_do_not_fit_together_are_refused(changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         data(**changes)
+
+
+@pytest.fixture
+def sweep(make_cell, make_run):
+    """A sweep over two values, by their labels; the second has no margin, and ``ri`` stands beside both."""
+    run = rank_runs([("run", make_run([make_cell()]))]).runs[0]
+
+    def point(label, margin):
+        found = {"layer": "latent", "n": 500, "dimension": 64, "reason": None if margin else "no plane"}
+        return SweepPoint(
+            label=label,
+            defense="any",
+            decision="boosted",
+            clean=Interval(value=0.9, ci95=(0.8, 0.95)),
+            n_test=500,
+            separation=SeparationRecord(**found, margin=margin, scaled_margin=margin and margin / 100),
+            robust={"joint": Interval(value=0.5, ci95=(0.4, 0.6))},
+            weights_sha256="w",
+            run=run,
+        )
+
+    def of(first, second):
+        ground = {"defense": "any", "setting": "how", "dataset": "digits", "attack": "fgsm", "norm": "linf", "eps": 0.1}
+        names = ("standalone", "joint")
+        points = (point(first, 10.0), point(second, None))
+        return Sweep(**ground, n=100, seed=0, threat_models=names, points=points, levels=(point("ri", 8.0),))
+
+    return of
+
+
+def test_what_was_not_measured_is_a_gap(sweep):
+    gathered = gather_sweep(sweep("0", "0.5"))
+    assert gathered.values == (0.0, 0.5)
+    assert gathered.series["LSS (raw margin)"] == ((10.0, None), None)
+    assert gathered.series["standalone fgsm"] == (None, None)
+    assert gathered.series["joint fgsm"][0] == (0.5, (0.4, 0.6))
+    assert gathered.levels["ri"]["LSS, scale-free"] == (0.08, None)
+    assert list(gathered.panels)[-1] == "accuracy under fgsm linf 0.1"
+    assert gathered.title == "any over how, digits"
+
+
+def test_values_that_are_words_stand_at_their_positions_and_are_named(sweep):
+    gathered = gather_sweep(sweep("one", "other"))
+    assert gathered.values == (0.0, 1.0)
+    assert gathered.note.endswith("; 0 is one, 1 is other")

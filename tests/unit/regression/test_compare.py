@@ -5,7 +5,7 @@ import pytest
 from dkd_bench.check import compare, reference_from
 from dkd_bench.errors import ConfigError, EvidenceError, ExitCode, IncompleteRunError, StoreError
 from dkd_bench.records import DatasetRecord, FlagRecord
-from dkd_bench.records.flags import UNVERIFIED
+from dkd_bench.records.rundir import LoadedRun
 
 OLD = "r" * 16 + "f" * 4
 WORSE = "r" * 8 + "f" * 12
@@ -134,9 +134,8 @@ def test_an_incomplete_run_is_refused(reference, described, make_cell):
     assert refused.value.exit_code is ExitCode.INCOMPLETE
 
 
-def test_a_run_that_its_verification_does_not_bear_out_is_refused(reference, described, make_cell, with_defenses):
-    flag = FlagRecord(name=UNVERIFIED, detail="verify found: image 3 is over its budget")
-    run = with_defenses(described([make_cell(OLD)]), flags=(flag,))
+def test_a_run_that_its_verification_does_not_bear_out_is_refused(reference, described, make_cell):
+    run = LoadedRun(record=described([make_cell(OLD)]), doubt="verify found: image 3 is over its budget")
     with pytest.raises(
         IncompleteRunError,
         match=r"the run has numbers that its evidence does not bear out \(verify found: image 3 is over its budget\)",
