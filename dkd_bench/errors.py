@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
+from typing import TypeAlias, final
 
 
 class ExitCode(IntEnum):
@@ -17,10 +19,56 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class FieldName:
+    """A field of a request within a sentence: whoever shows the sentence spells it as its readers write it."""
+
+    name: str
+    option: str = ""
+    """Its name on the command line, without dashes, where that is another one and no request says so."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Spelling: TypeAlias = Callable[[FieldName], str]
+"""How the fields of requests are written: ``str`` for those who call Python."""
+
+
+@final
+class Sentence(str):
+    """A sentence that names fields of requests; as text it has their names in Python."""
+
+    parts: tuple[str | FieldName, ...]
+
+    def __new__(cls, *parts: str | FieldName) -> Sentence:
+        """Join texts, field names, and sentences."""
+        made = super().__new__(cls, "".join(map(str, parts)))
+        made.parts = tuple(each for part in parts for each in (part.parts if isinstance(part, Sentence) else (part,)))
+        return made
+
+    def spelled(self, spell: Spelling) -> str:
+        """Return the sentence with its fields written as ``spell`` writes them."""
+        return "".join(spell(part) if isinstance(part, FieldName) else part for part in self.parts)
+
+
 class DkdBenchError(Exception):
     """Base of all errors that a user can meet; the message is complete without a traceback."""
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, *parts: str | FieldName) -> None:
+        """Say what is wrong, in texts and names of fields that make up one sentence."""
+        super().__init__(*parts)
+
+    def __str__(self) -> str:
+        return str(self.sentence)
+
+    @property
+    def sentence(self) -> Sentence:
+        """What is wrong; its ``spelled`` writes fields as those who read it do."""
+        return Sentence(*self.args)
 
 
 class ConfigError(DkdBenchError):

@@ -8,7 +8,7 @@ from math import fsum
 from statistics import fmean
 from typing import Literal
 
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.records import Fraction
 from dkd_bench.records.statistics import Difference, paired_difference, prediction_p_value
 from dkd_bench.steps.request import ALPHA, TOLERANCE
@@ -28,9 +28,11 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
-            raise ConfigError(f"--alpha must be between 0 and 1, got {self.alpha}; 0.05 is usual")
+            raise ConfigError(FieldName("alpha"), f" must be between 0 and 1, got {self.alpha}; 0.05 is usual")
         if not 0 <= self.tolerance < 1:
-            raise ConfigError(f"--tolerance must be from 0 to below 1, got {self.tolerance}; 0.02 is two points")
+            raise ConfigError(
+                FieldName("tolerance"), f" must be from 0 to below 1, got {self.tolerance}; 0.02 is two points"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

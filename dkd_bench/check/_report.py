@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from dkd_bench.errors import ExitCode
+from pydantic import PlainSerializer, PlainValidator
+
+from dkd_bench.errors import ExitCode, Sentence
 from dkd_bench.records import CellKey, Fraction, Record
 
 Verdict = Literal["same", "improved", "regressed", "attack changed", "not comparable", "missing"]
@@ -17,12 +19,17 @@ Side = Literal["attack", "defense", "unknown"]
 REPORT_VERSION: Literal[1] = 1
 
 
+def _sentence(text: str) -> Sentence:
+    """Keep a sentence, which pydantic would make a plain text."""
+    return text if isinstance(text, Sentence) else Sentence(text)
+
+
 class CellVerdict(Record):
     """What became of one cell of the reference."""
 
     key: CellKey
     verdict: Verdict
-    detail: str
+    detail: Annotated[Sentence, PlainValidator(_sentence), PlainSerializer(str)]
     """Why, where the numbers do not say it."""
     moved: Side | None = None
     """Where the attack changed: what is weaker or stronger for it."""

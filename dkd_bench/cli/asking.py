@@ -10,7 +10,8 @@ from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get
 
 import typer
 
-from dkd_bench.errors import ConfigError
+from dkd_bench.cli.options import as_option
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.steps.words import Word, words_of
 
 RequestT = TypeVar("RequestT")
@@ -73,7 +74,7 @@ class _Asked:
     @property
     def option(self) -> str:
         """Its name on the command line."""
-        return f"--{self.word.option or self.name.replace('_', '-')}"
+        return as_option(FieldName(self.name, option=self.word.option))
 
     @property
     def default(self) -> Any:

@@ -5,7 +5,6 @@ Every pytest session loads it where this package is installed, so nothing heavy 
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import pytest
 
-from dkd_bench.errors import AttackError, ConfigError, DkdBenchError, ExitCode, UnknownNameError
+from dkd_bench.errors import AttackError, ConfigError, DkdBenchError, ExitCode, FieldName, UnknownNameError
 
 if TYPE_CHECKING:
     from dkd_bench.check import CheckReport, Reference, Rule
@@ -29,6 +28,7 @@ MARKER = (
 
 _SEVERAL = {"attack": "attacks", "threat_model": "threat_models", "eps": "eps", "settings": "settings"}
 """Words that may be one or a sequence, with the request's name for them."""
+_WORDS = {plural: word for word, plural in _SEVERAL.items()}
 _PATHS = ("data_root", "out")
 
 
@@ -171,9 +171,15 @@ def _refuse_reference(other: object, operator: str) -> None:
         raise TypeError(f"an accuracy is not {operator} a reference, it stands it or not; use >=")
 
 
-def _in_keywords(message: str) -> str:
-    """Return the message with options of the command line named as a test gives them: ``alpha``, not ``--alpha``."""
-    return re.sub(r"(?<!\S)--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
+def _as_keyword(field: FieldName) -> str:
+    """Return a field of a request as a test writes it: ``attack``, not ``attacks``."""
+    return _WORDS.get(field.name, field.name)
+
+
+def _in_keywords(error: DkdBenchError) -> DkdBenchError:
+    """Return the error with its fields named as a test gives them, without the harness's frames: it says all."""
+    error.args = (error.sentence.spelled(_as_keyword),)
+    return error.with_traceback(None)
 
 
 def robust_accuracy(record: RunRecord, *, decision: str | None = None) -> RobustAccuracy:
@@ -227,8 +233,7 @@ def run_request(defense: str, words: Mapping[str, Any], folder: Path) -> RunRequ
     from dkd_bench.steps.request import RunRequest
     from dkd_bench.store.digests import digest_json
 
-    singular = {plural: word for word, plural in _SEVERAL.items()}
-    known = {singular.get(each.name, each.name) for each in fields(RunRequest)} - {"defenses"}
+    known = {_WORDS.get(each.name, each.name) for each in fields(RunRequest)} - {"defenses"}
     values: dict[str, Any] = {}
     for word, value in words.items():
         if word not in known:
@@ -244,7 +249,7 @@ def run_request(defense: str, words: Mapping[str, Any], folder: Path) -> RunRequ
     except TypeError as error:
         raise ConfigError(f"a word of the robustness fixture has a value of the wrong type: {error}") from error
     except ConfigError as error:
-        raise ConfigError(_in_keywords(str(error))) from None
+        raise _in_keywords(error) from None
     return request if request.out else replace(request, out=folder / digest_json(request.as_json())[:16])
 
 
@@ -273,7 +278,7 @@ def robustness(request: pytest.FixtureRequest, _robustness_folder: Path) -> Call
         try:
             return _measured(defense, defaults | words, _robustness_folder)
         except DkdBenchError as error:
-            raise error.with_traceback(None) from None  # the sentence says all; the harness's frames would hide it
+            raise _in_keywords(error) from None
 
     return measured
 
@@ -308,15 +313,11 @@ def robustness_reference(request: pytest.FixtureRequest) -> Callable[..., Robust
         limits = {name: value for name, value in told.items() if value is not None}
         file = request.path.parent / path
         try:
-            rule = Rule(**limits)
-        except ConfigError as error:
-            raise ConfigError(_in_keywords(str(error))) from None
-        try:
             return RobustnessReference(
-                path=file, reference=load_reference(file), rule=rule, strict_environment=strict_environment
+                path=file, rule=Rule(**limits), reference=load_reference(file), strict_environment=strict_environment
             )
         except DkdBenchError as error:
-            raise error.with_traceback(None) from None
+            raise _in_keywords(error) from None
 
     return loaded
 
@@ -341,7 +342,7 @@ def _reasons(accuracy: RobustAccuracy, other: object) -> list[str]:
     if isinstance(other, RobustnessReference):
         from dkd_bench.check import render_check
 
-        return _in_keywords(render_check(other.check(accuracy), "text")).splitlines()
+        return render_check(other.check(accuracy), "text", _as_keyword).splitlines()
     both = [accuracy, other] if isinstance(other, RobustAccuracy) else [accuracy]
     return [line for each in both for line in _numbers(each)]
 

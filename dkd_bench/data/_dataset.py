@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Norm
-from dkd_bench.errors import ConfigError, DatasetError
+from dkd_bench.errors import ConfigError, DatasetError, FieldName
 from dkd_bench.store.digests import digest_json, digest_tensors
 
 
@@ -119,7 +119,9 @@ def select_balanced(labels: Tensor, *, n_examples: int, seed: int) -> Tensor:
         ConfigError: if ``n_examples`` is not in [1, N].
     """
     if not 1 <= n_examples <= len(labels):
-        raise ConfigError(f"--n-examples must be from 1 to {len(labels)}, the test images there are; got {n_examples}")
+        raise ConfigError(
+            FieldName("n_examples"), f" must be from 1 to {len(labels)}, the test images there are; got {n_examples}"
+        )
     generator = torch.Generator().manual_seed(seed)
     ranked: list[tuple[int, int, int]] = []
     classes = sorted(set(labels.tolist()))

@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from dkd_bench.errors import ConfigError, DkdBenchError, PluginError, UnknownNameError
+from dkd_bench.errors import ConfigError, DkdBenchError, FieldName, PluginError, UnknownNameError
 from dkd_bench.store.code import find_module
 
 Kind = Literal["defenses", "attacks", "datasets", "threat-models", "commands"]
@@ -109,7 +109,9 @@ def load(kind: Kind, name: str) -> Any:
     if inspect.isfunction(plugin) and kind == "defenses":
         return _of_family(plugin, name, argument)
     if colon:
-        raise ConfigError(f"defence {family!r} takes no argument, got {argument!r}; write --defense {family}")
+        raise ConfigError(
+            f"defence {family!r} takes no argument, got {argument!r}; write ", FieldName("defenses"), f" {family}"
+        )
     return plugin
 
 

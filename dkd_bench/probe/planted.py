@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dkd_bench.attacks import Attack
 from dkd_bench.attacks.images import check_images
 from dkd_bench.budget import TOLERANCE, Budget, Norm, perturbation_norms
-from dkd_bench.errors import AttackError, ConfigError, EvidenceError
+from dkd_bench.errors import AttackError, ConfigError, EvidenceError, FieldName
 from dkd_bench.probe.features import LinearInputs
 from dkd_bench.progress import Progress, SilentProgress
 from dkd_bench.randomness import isolated_randomness
@@ -197,7 +197,9 @@ def binarization_test(
     """
     require_testable(attack, budget)
     if not len(images):
-        raise ConfigError("the binarisation test needs at least one image, got none; ask for more with --n-examples")
+        raise ConfigError(
+            "the binarisation test needs at least one image, got none; ask for more with ", FieldName("n_examples")
+        )
     surrogate.eval()
     reader = LinearInputs(surrogate, images[:1])
     task = (progress or SilentProgress()).start(f"binarisation test of {attack.meta.name}", len(images))

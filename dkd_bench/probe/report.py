@@ -15,7 +15,7 @@ from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget
 from dkd_bench.defense import Defense
 from dkd_bench.doubts.answers import PROBED_IMAGES
-from dkd_bench.errors import ConfigError, PluginError
+from dkd_bench.errors import ConfigError, FieldName, PluginError
 from dkd_bench.leaderboard import Format, one_line, percent, table
 from dkd_bench.pipeline import measure
 from dkd_bench.probe.planted import NORMS, BinarizationResult, BinarizationSettings, binarization_test
@@ -118,11 +118,11 @@ def probe_defense(request: RunRequest, *, progress: Progress) -> ProbeReport:
         ConfigError: if there is not one of each, or the test is not for that attack or budget; else as ``prepare``.
     """
     if request.norm not in NORMS:
-        raise ConfigError(f"probe takes --norm {' or '.join(NORMS)}, got {request.norm!r}")
+        raise ConfigError("probe takes ", FieldName("norm"), f" {' or '.join(NORMS)}, got {request.norm!r}")
     bench = prepare(request, progress)
     for reason in bench.subjects.failures.values():
         raise PluginError(reason)
-    name, attack = _only("--defense", bench.subjects.defenses), _only("--attack", bench.attacks)
+    name, attack = _only("defenses", bench.subjects.defenses), _only("attacks", bench.attacks)
     return ProbeReport(
         defense=name,
         dataset=bench.subjects.dataset.name,
@@ -160,9 +160,9 @@ def render_probe(report: ProbeReport, format: Format) -> str:
     )
 
 
-def _only(option: str, named: Mapping[str, object]) -> str:
+def _only(field: str, named: Mapping[str, object]) -> str:
     if len(named) != 1:
-        raise ConfigError(f"probe takes one {option}, got {len(named)}: {', '.join(sorted(named))}")
+        raise ConfigError("probe takes one ", FieldName(field), f", got {len(named)}: {', '.join(sorted(named))}")
     return next(iter(named))
 
 

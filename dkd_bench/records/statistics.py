@@ -9,7 +9,7 @@ from math import ceil, floor, fsum, sqrt
 from statistics import fmean, stdev
 from typing import Literal
 
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.records._base import Fraction, Interval
 
 Alternative = Literal["two-sided", "less", "greater"]
@@ -154,4 +154,6 @@ def prediction_p_value(values: Sequence[float], new: float, *, alternative: Lite
 
 def _check_count(n: int) -> None:
     if n < 1:
-        raise ConfigError(f"a fraction needs at least one image, got n = {n}; ask for more with --n-examples")
+        raise ConfigError(
+            f"a fraction needs at least one image, got n = {n}; ask for more with ", FieldName("n_examples")
+        )

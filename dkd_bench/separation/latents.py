@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from dkd_bench.data import Dataset, Split, select_balanced
-from dkd_bench.errors import ConfigError, DkdBenchError, StoreError
+from dkd_bench.errors import ConfigError, DkdBenchError, FieldName, StoreError
 from dkd_bench.progress import Progress, SilentTask
 from dkd_bench.records import SeparationRecord
 from dkd_bench.separation import lss as separation
@@ -144,7 +144,7 @@ def _check(trained: TrainedDefense, null_draws: int) -> None:
             "latent space separation takes at least two"
         )
     if null_draws < 0:
-        raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
+        raise ConfigError(FieldName("null_draws"), f" must be at least 0, got {null_draws}")
 
 
 def _chosen(split: Split, n_examples: int | None, seed: int) -> Split:
@@ -162,7 +162,7 @@ def _latents(trained: TrainedDefense, split: Split, layer: str) -> list[Tensor]:
             _check_layer(member, split, layer)
             latents.append(outputs_on(member, split, latent_layer=layer).cpu())
         except ConfigError as error:
-            raise ConfigError(f"member {number} of defence {trained.name!r}: {error}") from error
+            raise ConfigError(f"member {number} of defence {trained.name!r}: ", error.sentence) from error
     return latents
 
 

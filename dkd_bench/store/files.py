@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkd_bench.errors import StoreError
+from dkd_bench.errors import FieldName, StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -237,5 +237,7 @@ def _is_open_as(path: Path, descriptor: int) -> bool:
 
 def _cannot_write(path: Path, error: OSError) -> StoreError:
     if error.errno == errno.ENOSPC:
-        return StoreError(f"no space left to write {path}; free some, or choose another --out or DKD_BENCH_CACHE")
+        return StoreError(
+            f"no space left to write {path}; free some, or choose another ", FieldName("out"), " or DKD_BENCH_CACHE"
+        )
     return StoreError(f"cannot write {path}: {error.strerror}")

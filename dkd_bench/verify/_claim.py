@@ -14,7 +14,7 @@ from torch import Tensor
 from dkd_bench.budget import TOLERANCE, Budget, Norm
 from dkd_bench.data import CHUNK_SIZE, Chunk, Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense
-from dkd_bench.errors import ConfigError, PluginError, StoreError, UnknownNameError
+from dkd_bench.errors import ConfigError, FieldName, PluginError, StoreError, UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.suites import ALL
 from dkd_bench.progress import Progress
@@ -118,7 +118,7 @@ def read_claim(file: Path) -> tuple[Claim, Path]:
     except ValidationError as error:
         raise ConfigError(f"{text} is not a claim: {_first_error(error)}") from error
     except StoreError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(error.sentence) from error
     images = text.parent / claim.images
     if file.suffix == ".safetensors" and images.resolve() != file.resolve():
         raise ConfigError(f"{text} is a claim about {images}, not about {file}; give the JSON of {file.name}")
@@ -163,7 +163,7 @@ def check_claim(
             broken=None,
         )
     if claim.defense == ALL:
-        raise ConfigError("a claim is about one defence; name it with --defense")
+        raise ConfigError("a claim is about one defence; name it with ", FieldName("defense"))
     trained = train(resolve(request), progress, dataset=dataset)
     for reason in trained.failures.values():
         raise PluginError(reason)
@@ -189,7 +189,8 @@ def _refuse_code(claim: Claim, file: Path, *, named: bool) -> None:
     if any(mark in claim.defense for mark in (":", "/", "\\")):
         raise ConfigError(
             f"{file}: the defence must be an installed one, got {claim.defense!r}; a claim's own code is not run: "
-            "if you trust it, name it yourself with --defense"
+            "if you trust it, name it yourself with ",
+            FieldName("defense"),
         )
     known = registry.installed("defenses")
     if claim.defense not in known:
