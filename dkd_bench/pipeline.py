@@ -11,7 +11,6 @@ from dkd_bench.errors import AttackError, ConfigError, FieldName
 from dkd_bench.progress import Progress, SilentProgress
 from dkd_bench.records import RunRecord
 from dkd_bench.records.flags import row_status
-from dkd_bench.records.retention import keep_evidence
 from dkd_bench.records.rundir import RESULTS, evidence_store, load_with_doubt
 from dkd_bench.separation.latents import separations
 from dkd_bench.steps.craft import craft
@@ -19,6 +18,7 @@ from dkd_bench.steps.crafter import Crafter, crafts_store
 from dkd_bench.steps.prepare import Prepared, prepare
 from dkd_bench.steps.record import Findings, all_cells, record
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.steps.retention import keep_evidence
 from dkd_bench.steps.save import forget_pictures, save_run
 from dkd_bench.steps.score import CleanAnswers, ask_clean, score, score_clean
 

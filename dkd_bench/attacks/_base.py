@@ -13,11 +13,11 @@ from torch import Tensor
 from dkd_bench.budget import Budget, Norm
 from dkd_bench.errors import AttackError, ConfigError, DkdBenchError
 from dkd_bench.plugins.settings import NoSettings, settings_as_json
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.records.environment import ENVIRONMENT_LIBRARIES
 from dkd_bench.store.code import code_digest
 from dkd_bench.store.digests import library_versions
 from dkd_bench.target import Access, Target
+from dkd_bench.target.randomness import isolated_randomness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Attack(ABC):
 
         An image for which nothing was found comes back as it was or, inside a budget, as the most promising
         point: a judge other than the target may fall for it. Budget and box are not repaired here:
-        ``dkd_bench.attacks.images`` refuses what breaks them. The same arguments give the same images.
+        ``dkd_bench.budget.check_images`` refuses what breaks them. The same arguments give the same images.
 
         Raises:
             ConfigError: if the attack does not know the budget's norm or kind.

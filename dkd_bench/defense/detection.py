@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dkd_bench.defense import Defense
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.records import DetectorRecord
+from dkd_bench.target.randomness import isolated_randomness
 
 ROC_POINTS = 50
 """Points of a ROC curve that are kept in a record."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.defense import Defense
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.records import FlagRecord
 from dkd_bench.records.flags import BAD_GRADIENTS, MISLEADING, OPTIMIZES, PROBABILITIES, RANDOM, ZERO_GRADIENTS
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.target.variation import answers_differ
 
 PROBED_IMAGES = 16

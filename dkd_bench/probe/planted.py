@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack
-from dkd_bench.attacks.images import check_images
-from dkd_bench.budget import TOLERANCE, Budget, Norm, perturbation_norms
+from dkd_bench.budget import TOLERANCE, Budget, Norm, check_images, perturbation_norms
 from dkd_bench.errors import AttackError, ConfigError, EvidenceError, FieldName
 from dkd_bench.probe.features import LinearInputs
 from dkd_bench.progress import Progress, SilentProgress
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.target import AUTO_BATCH_SIZE, Target
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.target.surrogates import Detecting
 
 Verdict = Literal["passed", "failed", "inconclusive"]

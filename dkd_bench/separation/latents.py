@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
+from inspect import getfile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -22,12 +23,14 @@ from dkd_bench.separation import margin
 from dkd_bench.separation import records as separation_records
 from dkd_bench.separation.lss import ensemble_separation, permutation_null
 from dkd_bench.separation.records import EnsembleSeparation, PermutationNull, SeparationReport
-from dkd_bench.steps.train import Subjects
-from dkd_bench.steps.weights import TrainedDefense
 from dkd_bench.store.cache import cache_root
 from dkd_bench.store.digests import digest_json, library_versions
 from dkd_bench.store.files import read_file, write_file
-from dkd_bench.training import _fit, captured_latent, outputs_on
+from dkd_bench.training import captured_latent, outputs_on
+
+if TYPE_CHECKING:
+    from dkd_bench.steps.train import Subjects
+    from dkd_bench.steps.weights import TrainedDefense
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +189,7 @@ def _check_layer(member: nn.Module, split: Split, layer: str) -> None:
 @cache
 def _code() -> str:
     """Return a digest of the source that the numbers come from."""
-    sources = (margin.__file__, separation.__file__, separation_records.__file__, _fit.__file__, __file__)
+    sources = (margin.__file__, separation.__file__, separation_records.__file__, getfile(outputs_on), __file__)
     return digest_json([sha256(Path(source).read_bytes()).hexdigest() for source in sources])
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dkd_bench.attacks import Attack
-from dkd_bench.attacks.images import check_images
+from dkd_bench.budget import check_images
 from dkd_bench.data import Chunk
 from dkd_bench.errors import StoreError
 from dkd_bench.records.evidence import CraftCost, read_evidence, write_evidence

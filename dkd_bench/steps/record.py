@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dkd_bench
 from dkd_bench.data import CHUNK_SIZE
-from dkd_bench.doubts import Doubts
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.plugins.suites import suite_fingerprint
 from dkd_bench.records import (
@@ -31,6 +30,9 @@ from dkd_bench.steps.plan import Trial, budgets_of
 from dkd_bench.steps.prepare import Prepared
 from dkd_bench.steps.score import Scored
 from dkd_bench.store.digests import library_versions
+
+if TYPE_CHECKING:
+    from dkd_bench.doubts import Doubts
 
 LIBRARIES = ("foolbox", "numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 NOT_REACHED = "interrupted before it was run; the same command goes on from here"

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dkd_bench.attacks.images import check_images
-from dkd_bench.budget import Budget, perturbation_norms
+from dkd_bench.budget import Budget, check_images, perturbation_norms
 from dkd_bench.data import Chunk
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense
 from dkd_bench.defense.detection import DetectorTallies

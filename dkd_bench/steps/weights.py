@@ -19,13 +19,13 @@ from dkd_bench.defense.admission import admit
 from dkd_bench.errors import DkdBenchError, PluginError
 from dkd_bench.plugins.settings import settings_as_json
 from dkd_bench.progress import EstimatedProgress, Progress, Task
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.steps.resolve import DefenseFactory
 from dkd_bench.steps.scoring import clean_accuracy, decided
 from dkd_bench.store.cache import cache_root
 from dkd_bench.store.code import code_digest
 from dkd_bench.store.digests import digest_json, digest_module, library_versions
 from dkd_bench.store.files import TensorStore, write_file
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training import Recipe, TrainingSet
 from dkd_bench.training.speed import log_slowness
 

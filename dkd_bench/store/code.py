@@ -34,7 +34,7 @@ from dkd_bench.store.meaning import Import, Meaning, meaning_of
 
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 _HARNESS = __name__.partition(".")[0]
-_COMPUTING_ROOMS = frozenset({"attacks", "budget", "data", "defense", "randomness", "target", "threats", "training"})
+_COMPUTING_ROOMS = frozenset({"attacks", "budget", "data", "defense", "target", "threats", "training"})
 _LIBRARIES = sys.stdlib_module_names | {"torch"}
 """Top-level packages that are known by their versions alone."""
 

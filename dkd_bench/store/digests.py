@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from hashlib import sha256
 from importlib.metadata import version
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from dkd_bench.store.code import code_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def digest_json(value: Any) -> str:
@@ -23,6 +23,8 @@ def digest_json(value: Any) -> str:
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, types, shapes and bytes, in order of name."""
+    import torch  # here, since a plan takes digests of plain values without it
+
     hasher = sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

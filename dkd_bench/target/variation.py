@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dkd_bench.randomness import isolated_randomness
+from dkd_bench.target.randomness import isolated_randomness
 
 VARIATION = 1e-4
 """L2 distance of an image's normalised answers from which they are not the same (AutoAttack's own check)."""

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack, AttackMeta
-from dkd_bench.attacks.images import check_images
-from dkd_bench.budget import NORMS, Budget, Norm, perturbation_norms
+from dkd_bench.budget import NORMS, Budget, Norm, check_images, perturbation_norms
 from dkd_bench.plugins.settings import setting_names
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.store.digests import digest_json, digest_module
 from dkd_bench.target import Access, Target
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.testing._access import of_pairs, offering
 from dkd_bench.testing._common import (
     QUICK_RECIPE,

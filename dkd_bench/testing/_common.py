@@ -16,8 +16,8 @@ from dkd_bench.data import Dataset, Split, select_balanced
 from dkd_bench.data.digits import load_digits
 from dkd_bench.errors import ConfigError
 from dkd_bench.plugins.settings import settings_as_json, settings_from_words
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.store.digests import digest_json
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training import Recipe
 
 QUICK_RECIPE = Recipe(name="contract", epochs=6, batch_size=25, learning_rate=3e-3, schedule="one-cycle")

@@ -20,11 +20,11 @@ from dkd_bench.defense import ABSTAIN, Defense, DefenseMeta, check_structure
 from dkd_bench.defense.admission import admit
 from dkd_bench.errors import DkdBenchError
 from dkd_bench.progress import SilentProgress
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.steps.weights import ready_for_inference
 from dkd_bench.store.digests import digest_module, digest_tensors
 from dkd_bench.store.files import load_tensors, save_tensors
 from dkd_bench.target import Target
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.testing._common import (
     QUICK_RECIPE,
     expect,

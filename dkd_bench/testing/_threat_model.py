@@ -9,10 +9,9 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from dkd_bench.attacks.images import check_images
-from dkd_bench.budget import Budget, project
+from dkd_bench.budget import Budget, check_images, project
 from dkd_bench.errors import EvidenceError
-from dkd_bench.randomness import isolated_randomness
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.testing._common import (
     expect,
     expect_name_and_title,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dkd_bench.data import ImageSpec
-from dkd_bench.randomness import isolated_randomness
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training.networks import build_network
 
 README_GRADIENTS_PER_SECOND = 47_000.0

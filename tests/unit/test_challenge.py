@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dkd_bench.attacks.images import check_images
-from dkd_bench.budget import Budget, perturbation_norms
+from dkd_bench.budget import Budget, check_images, perturbation_norms
 from dkd_bench.doubts.challenges import TOLERATED_LOSS, noise_within, told_if_sure
 from dkd_bench.records import CellRecord
 from dkd_bench.records.flags import NOISE

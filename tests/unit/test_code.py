@@ -345,7 +345,7 @@ def closure(name: str) -> set[str]:
 
 def test_what_determines_the_craft_of_an_attack() -> None:
     found = closure(JSMA.__module__)
-    assert {Attack.__module__, JSMA.__module__, "dkd_bench.budget", "dkd_bench.randomness"} <= found
+    assert {Attack.__module__, JSMA.__module__, "dkd_bench.budget", "dkd_bench.target.randomness"} <= found
     assert "dkd_bench.target._target" in found
     assert not any(
         name.split(".")[1] in {"records", "store", "errors", "plugins", "cli", "leaderboard"} for name in found
@@ -362,7 +362,7 @@ def test_a_comment_or_an_import_in_the_harness_changes_no_key(monkeypatch: pytes
         (line, f"# a comment\n{line}", True),
         (line, f"import json\n{line}", True),
         (line, "from abc import abstractmethod, ABC\n", True),
-        ("dkd_bench.randomness", "dkd_bench.errors", False),
+        ("dkd_bench.target.randomness", "dkd_bench.errors", False),
         ("torch.enable_grad()", "torch.no_grad()", False),
     ):
         assert old in base.read_text(encoding="utf-8")

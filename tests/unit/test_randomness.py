@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dkd_bench.randomness import isolated_randomness
+from dkd_bench.target.randomness import isolated_randomness
 
 
 def draws() -> tuple[float, float, float]:

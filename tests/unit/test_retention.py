@@ -16,8 +16,8 @@ from dkd_bench.records import (
     Outcome,
     RunRecord,
 )
-from dkd_bench.records.retention import keep_evidence
 from dkd_bench.steps.request import KeepEvidence
+from dkd_bench.steps.retention import keep_evidence
 from dkd_bench.store.digests import digest_tensors
 from dkd_bench.store.files import TensorStore
 

@@ -14,8 +14,8 @@ from dkd_baselines.defense_gan import DefenseGAN, DefenseGANSettings, Projection
 from dkd_bench.data import ImageSpec
 from dkd_bench.errors import ConfigError
 from dkd_bench.progress import SilentProgress
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.store.files import TensorStore
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.testing._common import QUICK_RECIPE, quick_dataset
 from dkd_bench.training import TrainingSet, recipe_named
 

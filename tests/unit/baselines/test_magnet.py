@@ -15,9 +15,9 @@ from dkd_baselines.undefended import Undefended
 from dkd_bench.api import ABSTAIN, ConfigError, Defense, ImageSpec, Split, TrainingSet, TrainingStep, digest_module
 from dkd_bench.data import load_dataset
 from dkd_bench.progress import SilentProgress
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.steps.weights import ready_for_inference
 from dkd_bench.target import Target
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training import Recipe
 
 GRAY = ImageSpec(channels=1, height=8, width=8, n_classes=10)

@@ -22,8 +22,8 @@ from dkd_baselines.undefended import Undefended
 from dkd_bench.api import BPDA, ConfigError, Defense, ImageSpec, Split, TrainingSet, digest_module
 from dkd_bench.data import load_dataset
 from dkd_bench.progress import SilentProgress
-from dkd_bench.randomness import isolated_randomness
 from dkd_bench.steps.weights import ready_for_inference
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training import Recipe
 
 DIGITS = load_dataset("digits")

@@ -19,7 +19,7 @@ from dkd_baselines._pixelcnn import (
 )
 from dkd_baselines._pixelcnn_cached import GreedyPurifier, likeliest
 from dkd_bench.api import ConfigError, ImageSpec, Split, TrainingSet, TrainingStep, train_network
-from dkd_bench.randomness import isolated_randomness
+from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training import Recipe
 
 EVERY_LEVEL = torch.arange(256, dtype=torch.float64)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dkd_bench.records import BROKEN, RunRecord
 from dkd_bench.records.evidence import read_evidence, write_part
 from dkd_bench.steps.request import KeepEvidence
-from dkd_bench.store.files import TensorStore, link_file
+from dkd_bench.store.files import TensorStore, delete_file, link_file
 
 
 def keep_evidence(
@@ -37,7 +37,7 @@ def keep_evidence(
             write_part(kept, key, whole, sorted(rows[key]))
     if keep != "all" and record.complete:
         for key in (*record.evidence, *unused):
-            crafts.path(key).unlink(missing_ok=True)
+            delete_file(crafts.path(key))
 
 
 def _broken_rows(record: RunRecord) -> dict[str, set[int]]:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dkd_bench.attacks.images import check_images
-from dkd_bench.budget import TOLERANCE, Budget
+from dkd_bench.budget import TOLERANCE, Budget, check_images
 from dkd_bench.errors import EvidenceError
 
 LINF = Budget(norm="linf", eps=0.1)
