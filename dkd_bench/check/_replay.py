@@ -18,7 +18,7 @@ from dkd_bench.check._records import Reference, ReferenceCell
 from dkd_bench.data import Chunk
 from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, FieldName, PluginError, Sentence, StoreError
 from dkd_bench.progress import Progress
-from dkd_bench.records import CellKey, Fraction, ImageOutcomes, RunRecord
+from dkd_bench.records import CellKey, Fraction, RunRecord
 from dkd_bench.records.evidence import read_evidence
 from dkd_bench.records.rundir import evidence_store
 from dkd_bench.steps.crafter import crafts_store
@@ -93,10 +93,7 @@ class EvidenceReplay:
             start += len(images[0])
         if start != len(self._bench.images):
             raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.images)}")
-        return {
-            rule: ImageOutcomes(outcomes=score.outcomes, survival=score.survival).shares
-            for rule, score in scorer.scores().items()
-        }
+        return {rule: score.images.shares for rule, score in scorer.scores().items()}
 
     @cached_property
     def _prepared(self) -> Prepared | EvidenceError:

@@ -398,9 +398,9 @@ def test_a_wrong_norm_does_not_confirm_itself(bench, tmp_path, monkeypatch):
             id="count",
         ),
         pytest.param(
-            "steps.scoring.worst_outcome",
-            lambda outcomes: list(outcomes)[-1],
-            "its outcomes count",
+            "steps.scoring.worst_of",
+            lambda several: several[-1],
+            "robust accuracy is recorded as",
             id="worst",
         ),
     ],
