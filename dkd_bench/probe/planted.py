@@ -60,7 +60,7 @@ class BinarizationSettings:
     n_boundary: int = 1
     """Number of points on its edge; all of them are adversarial examples."""
     eta: float = 0.95
-    """Share of the budget, in (0, 1], within which the inner points lie."""
+    """Share of the budget, in (0, 1), within which the inner points lie."""
     closeness: float = 0.999
     """Share of the way, in (0, 1), that the boundary is moved towards the nearest point on the edge."""
     random_draws: int = 200
