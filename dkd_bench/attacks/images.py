@@ -1,4 +1,4 @@
-"""Verify: adversarial images must be what they claim to be, or they are refused; nothing is repaired."""
+"""Checks of adversarial images: they must be what they claim to be, or they are refused; nothing is repaired."""
 
 from __future__ import annotations
 

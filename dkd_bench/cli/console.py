@@ -81,7 +81,7 @@ def _logging_through(handler: logging.Handler) -> Iterator[None]:
 
 @final
 class PlainProgress:
-    """Progress as lines for logs: one for each task done, and for a long one an estimate soon and a line now and then."""
+    """Progress as lines for logs: one for each task done, and for a long one an early estimate and later ones."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         """Tell the time by ``clock``, which returns seconds."""
