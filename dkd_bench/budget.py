@@ -14,7 +14,7 @@ Norm = Literal["linf", "l2", "l0"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 TOLERANCE = 1e-5
-"""How far rounding may carry a float32 image over its budget, in the budget's own unit."""
+"""Distance by which rounding may carry a float32 image over its budget, in the budget's own unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What can go wrong, said in one sentence: what was expected, what was found, what to do next."""
+"""Errors that a user can meet, each one sentence: what was expected, what was found, what to do next."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Sentence(str):
 
 
 class DkdBenchError(Exception):
-    """Base of all errors that a user can meet; the message is complete without a traceback."""
+    """Base class of all errors that a user can meet; the message is complete without a traceback."""
 
     exit_code = ExitCode.USAGE
 
@@ -72,11 +72,11 @@ class DkdBenchError(Exception):
 
 
 class ConfigError(DkdBenchError):
-    """An option, a setting or a parameter is wrong."""
+    """Option, setting or parameter that is wrong."""
 
 
 class UnknownNameError(ConfigError):
-    """No plugin, setting or choice has the name asked for."""
+    """Name that no plugin, setting or choice has."""
 
     def __init__(self, what: str, name: str, known: Iterable[str], *, known_as: str = "Installed") -> None:
         """Say which name is unknown, the nearest known one, and all that are known."""
@@ -87,38 +87,38 @@ class UnknownNameError(ConfigError):
 
 
 class DatasetError(DkdBenchError):
-    """A dataset is missing, corrupt or not of the expected form."""
+    """Dataset that is missing, corrupt or not of the expected form."""
 
 
 class PluginError(DkdBenchError):
-    """A plugin cannot be loaded, or breaks the promise of its interface."""
+    """Plugin that cannot be loaded, or breaks the promise of its interface."""
 
     exit_code = ExitCode.INCOMPLETE
 
 
 class UndeclaredRandomnessError(PluginError):
-    """A defence answers differently when asked again, and does not declare it."""
+    """Defence that answers differently when asked again, and does not declare it."""
 
 
 class AttackError(DkdBenchError):
-    """An attack failed to run, or its target gave answers that no attack can use."""
+    """Attack that failed to run, or whose target gave answers that no attack can use."""
 
     exit_code = ExitCode.INCOMPLETE
 
 
 class IncompleteRunError(DkdBenchError):
-    """A run lacks numbers, and nothing can be held against it."""
+    """Run that lacks numbers, so that nothing can be held against it."""
 
     exit_code = ExitCode.INCOMPLETE
 
 
 class EvidenceError(DkdBenchError):
-    """Adversarial images are not what they claim to be: budget, box, count, order or digest."""
+    """Adversarial images that are not what they claim to be: budget, box, count, order or digest."""
 
     exit_code = ExitCode.CHECK_FAILED
 
 
 class StoreError(DkdBenchError):
-    """A file cannot be read or written."""
+    """File that cannot be read or written."""
 
     exit_code = ExitCode.INCOMPLETE

@@ -1,4 +1,4 @@
-"""The run, to be read from top to bottom: resolve, train, plan, craft, score, doubt, record."""
+"""Run from request to record, readable from top to bottom: resolve, train, plan, craft, score, doubt, record."""
 
 from __future__ import annotations
 

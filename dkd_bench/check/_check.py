@@ -1,4 +1,4 @@
-"""The whole of ``dkd-bench check``: reads reference and run, looks for old evidence, writes what CI shows."""
+"""Steps of ``dkd-bench check``: reads reference and run, looks for old evidence, writes what CI shows."""
 
 from __future__ import annotations
 

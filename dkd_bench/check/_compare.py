@@ -1,4 +1,4 @@
-"""Holds a run against a reference, cell by cell and image by image."""
+"""Comparison of a run with a reference, cell by cell and image by image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT = Rule()
 
 
 class Replay(Protocol):
-    """Shows old evidence to new weights."""
+    """Function that shows old evidence to new weights."""
 
     def __call__(self, cell: ReferenceCell, run: int) -> Sequence[Fraction]:
         """Return for each image the share of draws that the new defence survives of what run ``run`` crafted.
@@ -44,7 +44,7 @@ class Replay(Protocol):
 class _Replayed:
     sample: Sample | None
     problem: str
-    """Why there is no sample; empty where there is one."""
+    """Reason why there is no sample; empty where there is one."""
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""A check as JUnit XML, which CI services show as tests."""
+"""Rendering of a check as JUnit XML, which CI services show as tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dkd_bench.check._report import CellVerdict, CheckReport
 from dkd_bench.errors import Spelling
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML document may hold, in whatever form."""
+"""Pattern of the characters that no XML document may hold, in whatever form."""
 
 _SUITE = "dkd-bench check"
 

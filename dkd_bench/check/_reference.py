@@ -1,4 +1,4 @@
-"""Makes a reference of runs, and writes and reads the small file that it is kept in."""
+"""Making of a reference from runs, and reading and writing of its small file."""
 
 from __future__ import annotations
 

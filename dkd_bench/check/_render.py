@@ -1,4 +1,4 @@
-"""A check as text: for people, for a pull request, for machines; pure functions."""
+"""Rendering of a check as text: for people, for a pull request, for machines; pure functions."""
 
 from __future__ import annotations
 

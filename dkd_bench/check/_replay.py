@@ -1,4 +1,4 @@
-"""Shows a reference's evidence to another run's weights, to tell a weaker defence from a stronger attack.
+"""Replay of a reference's evidence on another run's weights, to tell a weaker defence from a stronger attack.
 
 What it can show: images that the old defence stood and the new one falls for, though nobody made them for it. That is
 a weaker defence. What it cannot: that the new one is as strong. Images made for old weights harm new ones less, so
@@ -30,7 +30,7 @@ from dkd_bench.store.files import TensorStore
 
 @final
 class EvidenceReplay:
-    """Finds the old evidence by its keys and scores it on the weights of a run, which it loads when first asked."""
+    """Finder of the old evidence by its keys, which scores it on a run's weights, loaded when first asked."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The ``dkd-bench`` command: its subcommands, and how errors become sentences and exit statuses.
+"""Command ``dkd-bench``: its subcommands, and how errors become sentences and exit statuses.
 
 Commands of installed plugins come in through ``CommandGroup``.
 """

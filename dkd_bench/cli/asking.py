@@ -1,4 +1,4 @@
-"""Commands that ask for a request: options, defaults and help are those of its fields, and a new field shows itself."""
+"""Commands built from request types: options, defaults and help are those of the request's fields."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def asking(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """One field of a request as an option, or an argument, of a command."""
+    """Field of a request as an option, or an argument, of a command."""
 
     name: str
     field: Field[Any]
@@ -78,7 +78,7 @@ class _Asked:
 
     @property
     def default(self) -> Any:
-        """What it is where nothing is said; ``MISSING`` where something must be."""
+        """Value where nothing is said; ``MISSING`` where something must be."""
         return self.field.default if self.word.default is ... else self.word.default
 
     @property
@@ -88,7 +88,7 @@ class _Asked:
 
     @property
     def parameter(self) -> Parameter:
-        """The parameter of which typer makes the option."""
+        """Parameter of which typer makes the option."""
         facts: dict[str, Any] = {"metavar": self.word.metavar, "help": self.word.help}
         if self.word.positional:
             return self._parameter(typer.Argument(**facts), Parameter.empty)

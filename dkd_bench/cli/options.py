@@ -1,4 +1,4 @@
-"""Options that are no fields of a request, and those of commands without one."""
+"""Options that are no fields of a request, and those of commands without a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dkd_bench.steps.request import CheckRequest, DeviceName, RequestT, RunReque
 from dkd_bench.steps.words import Word, words_of
 
 ONE_DEFENSE = Word(option="defense", metavar="NAME", help="A defence, or path/to/file.py:Class.", once=True)
-"""Instead of several defences."""
+"""Argument of commands on one defence, where others take several."""
 
 DataRoot = Annotated[
     Path | None,

@@ -1,4 +1,4 @@
-"""The pytest plugin: ``assert robustness("dkd", attack="pgd", eps=0.1) >= reference``, in a user's own tests.
+"""Pytest plugin: ``assert robustness("dkd", attack="pgd", eps=0.1) >= reference``, in a user's own tests.
 
 Every pytest session loads it where this package is installed, so nothing heavy is imported before a fixture is used.
 """
@@ -33,41 +33,41 @@ _PATHS = ("data_root", "out")
 
 
 class AttackChangedWarning(pytest.PytestWarning):
-    """The attack is no longer the reference's, on the same weights: a comparison would say nothing of the defence."""
+    """Warning that the attack is no longer the reference's, on the same weights: a comparison would say nothing."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RobustAccuracy:
-    """What is left of a defence's accuracy under attack; compares as its value does.
+    """Accuracy of a defence under attack; compares as its value does.
 
     ``accuracy >= reference`` asks whether nothing regressed against what ``robustness_reference`` returned.
     """
 
     value: float
-    """The fraction of all images that survived every attack, as on the leaderboard; the lowest of several decision
-    rules and budgets."""
+    """Fraction of all images that survived every attack, as on the leaderboard; the lowest of several decision rules
+    and budgets."""
     ci95: tuple[float, float]
-    """Its 95 % interval."""
+    """95 % interval of the value, in [0, 1]."""
     n: int
-    """Images attacked."""
+    """Number of images attacked."""
     defense: str
     decision: str
-    """The decision rule that the value is of."""
+    """Decision rule that the value is of."""
     eps: float
-    """The budget that the value is of."""
+    """Budget that the value is of: [0, 1] pixel units, in l0 a number of values; ``None`` without budget."""
     record: RunRecord
-    """The whole run; of the decision rule alone, where one was named."""
+    """Record of the whole run; of the decision rule alone, where one was named."""
 
     @property
     def cells(self) -> tuple[CellRecord, ...]:
-        """What the value is the worst of, the lowest first."""
+        """Cells whose worst number is the value, the lowest first."""
         own = (cell for cell in self.record.cells if self._is_own(cell))
         return tuple(sorted(own, key=lambda cell: cell.robust_accuracy or 0.0))
 
     @property
     def flagged(self) -> tuple[FlagRecord, ...]:
-        """What was seen that makes the value hard to believe, in the defence and in the cells."""
+        """Flags that make the value hard to believe, on the defence and on the cells."""
         raised = [*self.record.manifest.defenses[self.defense].flags]
         raised += [flag for cell in self.cells for flag in cell.flags]
         return tuple(raised)
@@ -115,14 +115,14 @@ class RobustAccuracy:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustnessReference:
-    """A committed reference that a measured accuracy is held against: ``robustness(...) >= reference``."""
+    """Committed reference that a measured accuracy is held against: ``robustness(...) >= reference``."""
 
     path: Path
     reference: Reference
     rule: Rule
-    """``alpha`` and ``tolerance`` of the check."""
+    """Limits of the check: its ``alpha`` and ``tolerance``."""
     strict_environment: bool = False
-    """Whether what another torch, numpy, processor or device computed is not compared."""
+    """Whether a run that another torch, numpy, processor or device computed is not compared."""
 
     def __repr__(self) -> str:
         return f"<reference {self.path.name}>"

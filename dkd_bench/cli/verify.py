@@ -13,7 +13,7 @@ from dkd_bench.cli.options import DataRoot, Device, OutputFormat, as_option
 from dkd_bench.errors import ConfigError, ExitCode
 
 MOST_SHOWN = 20
-"""Findings told one by one; ``--format json`` has all."""
+"""Number of findings that are listed, at most; ``--format json`` has all."""
 
 
 Run = Annotated[Path | None, typer.Argument(metavar="RUN", help="The folder of a run.")]

@@ -1,4 +1,4 @@
-"""What follows the colon in ``--dataset NAME:ARGUMENT``, checked alike for every dataset."""
+"""Checks of the part after the colon in ``--dataset NAME:ARGUMENT``, alike for every dataset."""
 
 from __future__ import annotations
 

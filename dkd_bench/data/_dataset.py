@@ -1,4 +1,4 @@
-"""What a dataset is, whatever file it came from."""
+"""Datasets in memory, whatever file they came from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dkd_bench.store.digests import digest_json, digest_tensors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """The shape of a dataset's images and the number of its classes: all a network needs to be built."""
+    """Shape of a dataset's images and number of its classes: all a network needs to be built."""
 
     channels: int
     height: int
@@ -33,7 +33,7 @@ class Split:
     labels: Tensor
     """int64, shape ``(N,)``, values 0 to K - 1."""
     white: int = 255
-    """The stored value that becomes 1.0."""
+    """Stored value that becomes 1.0."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -71,9 +71,9 @@ class Dataset:
     test: Split
     n_classes: int
     default_n_examples: int = 1000
-    """How many test images a run takes unless it says otherwise."""
+    """Number of test images that a run takes unless it says otherwise."""
     default_eps: dict[Norm, float] = field(default_factory=lambda: {"linf": 8 / 255, "l2": 0.5})
-    """The budget of a run that names none, for each norm, in [0, 1] pixel units."""
+    """Budget of a run that names none, by norm, in [0, 1] pixel units."""
 
     def __post_init__(self) -> None:
         for split_name, split in (("train", self.train), ("test", self.test)):
@@ -103,7 +103,7 @@ class Dataset:
 
 
 DatasetLoader = Callable[..., Dataset]
-"""A dataset plugin: ``loader(*, argument: str | None, root: Path | None) -> Dataset``.
+"""Signature of a dataset plugin: ``loader(*, argument: str | None, root: Path | None) -> Dataset``.
 
 ``argument`` is what follows the colon in ``--dataset npz:FILE``; ``root`` is ``--data-root``.
 """

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, read with torchvision, downloaded only if they are nowhere to be found.
+"""MNIST, Fashion-MNIST and CIFAR-10, read with torchvision, downloaded only if they are found nowhere.
 
 A data root is only ever read. What has to be unpacked or downloaded goes to the cache folder, through a
 temporary folder beside it, so that an interruption leaves nothing half-written behind.
@@ -34,14 +34,14 @@ _N_EXAMPLES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """The files of one dataset, by their paths under a root."""
+    """Files of one dataset, by their paths under a root."""
 
     name: str
     archives: Mapping[str, str]
-    """Path to MD5, as torchvision lists them."""
+    """MD5 digests by path, as torchvision lists them."""
     unpacked: tuple[str, ...]
     fetch: Callable[[Path], object]
-    """Unpack the archives under a root, downloading those that are not there."""
+    """Function that unpacks the archives under a root, downloading those that are not there."""
 
 
 def load_mnist(*, argument: str | None, root: Path | None) -> Dataset:

@@ -1,4 +1,4 @@
-"""How far a measured fraction may be from the true one, and how sure it is that one is larger than another."""
+"""Statistics of fractions: intervals around a measured one, and tests of whether one is larger than another."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def mean_interval(shares: Sequence[Fraction]) -> Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """By how much one defence survives more than another on the same images."""
+    """Difference in survival between two defences on the same images."""
 
     value: float
-    """In [-1, 1]."""
+    """First share less the second, in [-1, 1]."""
     ci95: tuple[float, float]
     p_value: float
-    """Of no difference."""
+    """p-value of the hypothesis of no difference."""
 
     @property
     def is_tie(self) -> bool:

@@ -1,4 +1,4 @@
-"""The latent space separation of a trained ensemble: measured once, and found again."""
+"""Measurement of a trained ensemble's latent space separation: computed once, then remembered."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WIDEST = 1024
-"""Values of a latent beyond which an exact margin takes minutes."""
+"""Number of values of a latent beyond which an exact margin takes minutes."""
 
 LATENT_LAYER = "latent"
-"""What the networks of dkd-bench call the layer before their logits."""
+"""Name that the networks of dkd-bench give to the layer before their logits."""
 
 _Record = TypeVar("_Record", bound=BaseModel)
 

@@ -1,4 +1,4 @@
-"""The one place that writes files: atomically, never pickles, always with a digest."""
+"""Reading and writing of files, nowhere else done: atomically, never pickles, always with a digest."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class TensorStore:
-    """A folder of tensors under content keys, each with the digest of what it holds."""
+    """Folder of tensors under content keys, each with the digest of what it holds."""
 
     folder: Path
 

@@ -1,4 +1,4 @@
-"""From a request to a sweep: one run for each value and each level."""
+"""Measurement of a sweep: one run for each value and each level."""
 
 from __future__ import annotations
 

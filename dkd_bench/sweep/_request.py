@@ -1,4 +1,4 @@
-"""What is varied, and under what."""
+"""Request of a sweep: what is varied, and under what."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _VALUES, _LEVELS = FieldName("values", option="vary"), FieldName("levels", optio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRequest:
-    """What is varied, and under what.
+    """Setting that is varied, its values, and the run that measures each.
 
     Raises:
         ConfigError: if there is not exactly one defence, attack and budget, or a value is missing or repeated.
     """
 
     run: RunRequest
-    """The one defence that is varied, the one attack, the images; ``out`` is the folder of the sweep."""
+    """Request with the one defence that is varied, the one attack, the images; ``out`` is the folder of the sweep."""
     setting: str
     values: tuple[str, ...]
     levels: tuple[str, ...] = ()
-    """Defences that stand beside it as they are."""
+    """Other defences that stand beside it, with the settings they have."""
 
     def __post_init__(self) -> None:
         if len(self.run.defenses) != 1:
@@ -50,12 +50,12 @@ class SweepRequest:
 
     @property
     def defense(self) -> str:
-        """The defence that is varied."""
+        """Name of the defence that is varied."""
         return self.run.defenses[0]
 
     @property
     def folder(self) -> Path:
-        """Where the sweep and its runs are written."""
+        """Folder to which the sweep and its runs are written."""
         named = f"sweep-{self.defense}-{self.setting}-{self.run.dataset}-{'+'.join(self.run.attacks)}"
         return self.run.out or Path("runs") / _in_a_path(named)
 

@@ -1,4 +1,4 @@
-"""The outcome of an audit, kept beside the run."""
+"""Keeping of an audit's outcome beside the run."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from foolbox.models.base import Model
 
 
 class CarliniWagner(L2CarliniWagnerAttack):
-    """Carlini-Wagner whose images do not depend on their batch mates, and without black images.
+    """Carlini-Wagner attack whose images do not depend on their batch mates, and without black images.
 
     Foolbox's early abort is off: it watches the loss summed over the batch, so batch mates would decide. A black
     image is how Foolbox says that it found nothing; most targets misclassify it, so it must not pass.

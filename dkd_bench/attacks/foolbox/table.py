@@ -1,4 +1,4 @@
-"""The attacks of Foolbox: a row each, which is a class without code, after the settings that it takes.
+"""Table of Foolbox's attacks: a row each, which is a class without code, after the settings that it takes.
 
 A new one needs settings and a row here, and an entry point in ``pyproject.toml``; the tests find it by themselves.
 """
@@ -50,7 +50,7 @@ class PGDSettings:
 
     steps: int = 40
     rel_stepsize: float = 0.0625
-    """One step in units of eps; 40 of them walk 2.5 eps, so every corner of the budget is in reach."""
+    """Length of one step in units of eps; 40 of them walk 2.5 eps, so every corner of the budget is in reach."""
     random_start: bool = True
     restarts: int = 1
 
@@ -79,7 +79,7 @@ class DeepFoolSettings:
 
     steps: int = 50
     candidates: int = 10
-    """The likeliest classes that are tried, at most; each costs a forward and a backward pass a step."""
+    """Number of likeliest classes that are tried, at most; each costs a forward and a backward pass a step."""
     overshoot: float = 0.02
 
     def __post_init__(self) -> None:
