@@ -7,20 +7,18 @@ a network with the defence's own layers and an adversarial example in the budget
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, final
+from typing import Literal, final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack
 from dkd_bench.budget import TOLERANCE, Budget, Norm, check_images, perturbation_norms
 from dkd_bench.errors import AttackError, ConfigError, EvidenceError, FieldName
 from dkd_bench.probe.features import LinearInputs
+from dkd_bench.probe.plane import parting_plane
 from dkd_bench.progress import Progress, SilentProgress
 from dkd_bench.target import AUTO_BATCH_SIZE, Target
 from dkd_bench.target.randomness import isolated_randomness
@@ -32,15 +30,8 @@ MOST_BY_CHANCE = 0.5
 """Share of images whose example random draws may find; beyond it, finding them says nothing of the attack."""
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
-_Points: TypeAlias = NDArray[np.float64]
 _CANDIDATES = 10
 """Number of points on the edge that are drawn for each one wanted: detectors may reject some."""
-_PENALTY = 1e6
-"""``C`` of the SVM: so large that its margin is hard."""
-_MOST_ITERATIONS = 100_000
-"""Iterations of the SVM's solver, at most; one that takes more is not going to separate the points."""
-_ROUNDING = 1e-5
-"""Relative variation, to the largest feature's, below which a feature varies by rounding alone."""
 _FARTHEST = 1e4
 """Length, over the distance wanted, up to which a direction is searched for a clipped image that is that far away."""
 _HALVINGS = 60
@@ -206,20 +197,13 @@ def binarization_test(
     found: list[bool] = []
     by_chance: list[bool] = []
     error = None
-    for number, image in enumerate(images.split(1)):
-        seed = settings.seed + number
-        generator = torch.Generator().manual_seed(seed)
-        with isolated_randomness(seed):
-            problem = make_problem(reader, image, budget, settings=settings, generator=generator)
-            if problem is not None:
-                draws = _in_ball(image, settings.random_draws, budget, 1.0, generator)
-                by_chance.append(bool(_successes(problem.network, draws).any()))
+    for seed, image in enumerate(images.split(1), start=settings.seed):
+        problem, solved_by_chance = _planted(reader, image, budget, settings, seed=seed)
         if problem is not None:
-            try:
-                found.append(_finds(attack, problem, budget, draws=settings.draws, seed=seed))
-            except (AttackError, EvidenceError) as failure:
-                found.append(False)
-                error = error or str(failure)
+            by_chance.append(solved_by_chance)
+            success, failure = _tried(attack, problem, budget, draws=settings.draws, seed=seed)
+            found.append(success)
+            error = error or failure
         task.advance(note=f"{sum(found)} of {len(found)} examples found")
     return BinarizationResult(
         attack=attack.meta.name,
@@ -230,6 +214,19 @@ def binarization_test(
         required_success=settings.required_success,
         error=error,
     )
+
+
+def _planted(
+    reader: LinearInputs, image: Tensor, budget: Budget, settings: BinarizationSettings, *, seed: int
+) -> tuple[Problem | None, bool]:
+    """Return the problem of an image, if there is one, and whether random points of the budget solve it."""
+    generator = torch.Generator().manual_seed(seed)
+    with isolated_randomness(seed):
+        problem = make_problem(reader, image, budget, settings=settings, generator=generator)
+        if problem is None:
+            return None, False
+        draws = _in_ball(image, settings.random_draws, budget, 1.0, generator)
+        return problem, bool(_successes(problem.network, draws).any())
 
 
 def require_testable(attack: Attack, budget: Budget) -> None:
@@ -269,7 +266,7 @@ def make_problem(
     logits = torch.cat([piece for _, piece in answers]).double()
     if not (torch.isfinite(features).all() and torch.isfinite(logits).all()):
         return None
-    plane = _read_out(features.cpu().numpy(), len(boundary), settings.closeness)
+    plane = parting_plane(features.cpu().numpy(), len(boundary), settings.closeness)
     scale = float(logits.max() - logits.min()) / 2
     if plane is None or not scale:
         return None
@@ -282,6 +279,14 @@ def make_problem(
     if not torch.equal(_answers(network, points) == 1, expected):
         return None
     return Problem(network=network.eval(), inner=inner, boundary=boundary)
+
+
+def _tried(attack: Attack, problem: Problem, budget: Budget, *, draws: int, seed: int) -> tuple[bool, str | None]:
+    """Return whether the attack finds the example, and why it failed where it did."""
+    try:
+        return _finds(attack, problem, budget, draws=draws, seed=seed), None
+    except (AttackError, EvidenceError) as failure:
+        return False, str(failure)
 
 
 def _finds(attack: Attack, problem: Problem, budget: Budget, *, draws: int, seed: int) -> bool:
@@ -356,41 +361,6 @@ def _directions(shape: tuple[int, ...], norm: Norm, generator: torch.Generator) 
     else:
         drawn = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
     return drawn / perturbation_norms(torch.zeros_like(drawn), drawn, norm).view(-1, 1, 1, 1)
-
-
-def _read_out(features: _Points, n_boundary: int, closeness: float) -> tuple[_Points, float] | None:
-    """Return the weight and bias of a plane close to the last ``n_boundary`` points, to part them from the others.
-
-    The scores of all points are in [-1, 1]. Whether it does part them is for the network to show; ``None`` if the
-    features do not vary.
-    """
-    mean = features.mean(axis=0)
-    # One scale for all features: one for each would make much of those that hardly ever vary, such as dead units.
-    spread = float(np.sqrt(np.square(features - mean).sum(axis=1).mean()))
-    if spread <= _ROUNDING * float(np.abs(features).max()):
-        return None
-    scaled = (features - mean) / spread
-    on_edge = np.arange(len(features)) >= len(features) - n_boundary
-    direction, offset = _hard_margin(scaled, on_edge)
-    scores = scaled @ direction + offset
-    offset -= closeness * float(scores[on_edge].min())
-    largest = float(np.abs(scaled @ direction + offset).max())
-    if not largest:
-        return None
-    weight = direction / spread / largest
-    return weight, offset / largest - float(mean @ weight)
-
-
-def _hard_margin(points: _Points, positive: NDArray[np.bool_]) -> tuple[_Points, float]:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import SVC
-
-    # What a logistic regression without penalty tends to, and never reaches, on points that a plane separates.
-    svm: Any = SVC(kernel="linear", C=_PENALTY, max_iter=_MOST_ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        svm.fit(points, positive)
-    return svm.coef_[0], float(svm.intercept_[0])
 
 
 def _share(outcomes: Sequence[bool]) -> float | None:

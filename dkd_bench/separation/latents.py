@@ -71,15 +71,7 @@ def measured_separation(  # noqa: PLR0913
     """
     _check(trained, null_draws)
     split = _chosen(dataset.test, n_examples, seed)
-    ground = {
-        "weights": trained.sha256,
-        "dataset": dataset_digest,
-        "layer": layer,
-        "n_examples": len(split),
-        "chosen_by": None if n_examples is None else seed,
-        "code": _code(),
-        "libraries": library_versions("torch", "numpy", "scipy"),
-    }
+    ground = _ground(trained, dataset_digest, layer, n=len(split), chosen_by=None if n_examples is None else seed)
 
     @cache
     def latents() -> list[Tensor]:
@@ -88,12 +80,8 @@ def measured_separation(  # noqa: PLR0913
     found = _remembered({"what": "separation", **ground}, EnsembleSeparation, lambda: ensemble_separation(latents()))
     null = None
     if null_draws:
-        # The members' latents are pooled and dealt anew, so one null serves every member.
-        null = _remembered(
-            {"what": "null", "draws": null_draws, "seed": seed, **ground},
-            PermutationNull,
-            lambda: permutation_null(latents()[0], torch.cat(latents()[1:]), draws=null_draws, seed=seed),
-        )
+        drawn = {"what": "null", "draws": null_draws, "seed": seed, **ground}
+        null = _remembered(drawn, PermutationNull, lambda: _null(latents(), draws=null_draws, seed=seed))
     return SeparationReport(
         defense=trained.name,
         weights_sha256=trained.sha256,
@@ -184,6 +172,26 @@ def _check_layer(member: nn.Module, split: Split, layer: str) -> None:
             f"latents of {captured[0].numel()} values are too many for an exact margin, at most {WIDEST}; "
             "name a narrower layer"
         )
+
+
+def _ground(
+    trained: TrainedDefense, dataset_digest: str, layer: str, *, n: int, chosen_by: int | None
+) -> dict[str, Any]:
+    """Return what the numbers depend on, beside what is measured."""
+    return {
+        "weights": trained.sha256,
+        "dataset": dataset_digest,
+        "layer": layer,
+        "n_examples": n,
+        "chosen_by": chosen_by,
+        "code": _code(),
+        "libraries": library_versions("torch", "numpy", "scipy"),
+    }
+
+
+def _null(latents: list[Tensor], *, draws: int, seed: int) -> PermutationNull:
+    """Return the null of random labels; the members' latents are pooled, so that one serves every member."""
+    return permutation_null(latents[0], torch.cat(latents[1:]), draws=draws, seed=seed)
 
 
 @cache
