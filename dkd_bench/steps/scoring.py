@@ -29,7 +29,7 @@ from dkd_bench.records.statistics import mean_interval
 from dkd_bench.threats import ThreatModel
 
 SCORING_DRAWS = 10
-"""Fresh draws over which a randomised defence is scored."""
+"""Number of fresh draws over which a randomised defence is scored."""
 
 
 @torch.no_grad()
@@ -90,10 +90,10 @@ def _outcome(answer: int, clean_answer: int, label: int, *, abstains: bool) -> O
 
 @dataclass(slots=True)
 class _Tally:
-    """What one candidate did, image by image, as the chunks come in."""
+    """Outcomes of one candidate, image by image, as the chunks come in."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    """The most frequent over the draws."""
+    """Outcome of each image, the most frequent over the draws."""
     survival: list[float] = field(default_factory=list)
     failed: list[bool] = field(default_factory=list)
     abstained: list[bool] = field(default_factory=list)
@@ -102,7 +102,7 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellScore:
-    """What scoring adds to a cell."""
+    """Scored part of a cell."""
 
     robust_accuracy: float
     mean_robust_accuracy: float
@@ -118,7 +118,7 @@ class CellScore:
 
 
 class TrialScorer:
-    """Collects a defence's answers to all candidates of a threat model, chunk by chunk."""
+    """Scorer of a defence's answers to all candidates of a threat model, chunk by chunk."""
 
     def __init__(self, defense: Defense, threat_model: ThreatModel, budget: Budget, *, seed: int) -> None:
         """Score ``defense`` under ``threat_model`` within ``budget``; draws are seeded by ``seed``."""
