@@ -188,9 +188,8 @@ def binarization_test(
     """
     require_testable(attack, budget)
     if not len(images):
-        raise ConfigError(
-            "the binarisation test needs at least one image, got none; ask for more with ", FieldName("n_examples")
-        )
+        told = "the binarisation test needs at least one image, got none; ask for more with "
+        raise ConfigError(told, FieldName("n_examples"))
     surrogate.eval()
     reader = LinearInputs(surrogate, images[:1])
     task = (progress or SilentProgress()).start(f"binarisation test of {attack.meta.name}", len(images))
