@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dkd_bench.defense import Defense
+from dkd_bench.errors import DkdBenchError, PluginError
 from dkd_bench.records import DetectorRecord
 from dkd_bench.target.randomness import isolated_randomness
 
@@ -37,12 +38,16 @@ class DetectorTallies:
         self._excesses: dict[str, _Excesses] = {}
 
     def add_clean(self, images: Tensor) -> None:
-        """Add the clean images of one chunk, shape ``(N, C, H, W)``: once for all candidates."""
+        """Add the clean images of one chunk, shape ``(N, C, H, W)``: once for all candidates.
+
+        Raises:
+            PluginError: if the detectors fail.
+        """
         for detector, excesses in self._rejections(images).items():
             self._excesses.setdefault(detector, _Excesses()).clean.extend(excesses)
 
     def add(self, candidate: str, images: Tensor) -> None:
-        """Add the adversarial images of one candidate and chunk, shape ``(M, C, H, W)``."""
+        """Add the adversarial images of one candidate and chunk, shape ``(M, C, H, W)``; raises as ``add_clean``."""
         for detector, excesses in self._rejections(images).items():
             known = self._excesses.setdefault(detector, _Excesses())
             known.adversarial.setdefault(candidate, []).extend(excesses)
@@ -51,9 +56,16 @@ class DetectorTallies:
     def _rejections(self, images: Tensor) -> dict[str, list[float]]:
         if not len(images) or not self._defense.meta.abstains:
             return {}
-        with isolated_randomness(self._seed):
-            found = self._defense.rejections(images)
-        return {detector: excess.double().tolist() for detector, excess in found.items()}
+        try:
+            with isolated_randomness(self._seed):
+                found = self._defense.rejections(images)
+            return {detector: excess.double().tolist() for detector, excess in found.items()}
+        except DkdBenchError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the detectors of defence {self._defense.meta.name!r} fail on images: {type(error).__name__}: {error}"
+            ) from error
 
     def records(self) -> tuple[DetectorRecord, ...]:
         """Return one record for each candidate and detector that saw images of both kinds."""

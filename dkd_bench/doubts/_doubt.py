@@ -11,6 +11,7 @@ from torch import Tensor
 from dkd_bench.doubts.answers import probe
 from dkd_bench.doubts.challenges import Challenger
 from dkd_bench.doubts.contradictions import contradictions
+from dkd_bench.errors import PluginError
 from dkd_bench.progress import Progress
 from dkd_bench.records import CellKey, CellRecord, EvidenceRecord, FlagRecord
 from dkd_bench.records.flags import INTERRUPTED, NOT_ADAPTIVE, NOT_ADMITTED, RANDOM
@@ -121,7 +122,7 @@ def doubt_interrupted(
 
 
 def doubt_state(prepared: Prepared, first: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Doubt]:
-    """Ask the first questions again: a defence that has learnt from the attacks since then answers otherwise.
+    """Ask the first questions again: a defence that has learnt from the attacks answers otherwise now, or fails.
 
     Args:
         prepared: the run's defences and images.
@@ -131,7 +132,12 @@ def doubt_state(prepared: Prepared, first: Mapping[str, Mapping[str, Tensor]]) -
         if each.defense.meta.randomized or each.defense.meta.optimizes:
             continue
         images = prepared.images.chunk(0).images
-        again = decided(each.defense, images, seed=prepared.request.seed)
+        try:
+            again = decided(each.defense, images, seed=prepared.request.seed)
+        except PluginError as error:
+            flag = FlagRecord(name=NOT_ADMITTED, detail=f"asked again after the attacks: {error}")
+            yield Doubt(flag=flag, source="run", defense=name)
+            continue
         changed = max(int((again[rule] != labels).sum()) for rule, labels in first[name].items())
         if changed:
             detail = f"{changed} clean images are answered otherwise after the attacks than before"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import TypeAlias, final
 
 from dkd_bench.errors import AttackError, EvidenceError
 from dkd_bench.executors.local import crafted_ahead, remaining_crafts
@@ -14,6 +14,12 @@ from dkd_bench.steps.crafter import Crafter, Evidence
 from dkd_bench.steps.plan import Craft, Plan, Trial
 from dkd_bench.steps.prepare import Prepared
 from dkd_bench.steps.targets import Targets
+
+Executor: TypeAlias = Callable[[Prepared, Crafter], Iterator[tuple[Craft, int]]]
+"""Puts crafts into the store of a crafter, in any order, and yields each that appears, with the number of its chunk.
+
+It may leave out any; what is missing when it ends is made by the run itself.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +33,18 @@ class CraftedTrial:
     """Reason why a craft could not be made; its cells have no number then."""
 
 
-def craft(prepared: Prepared, crafter: Crafter, progress: Progress) -> Iterator[CraftedTrial]:
+def craft(
+    prepared: Prepared, crafter: Crafter, progress: Progress, *, ahead: Executor = crafted_ahead
+) -> Iterator[CraftedTrial]:
     """Make every craft of the plan, and yield each trial as soon as all of its crafts are there.
 
     A failing attack is no error of this step: the trials that wanted it say why.
+
+    Args:
+        prepared: the run's plan, with its images, attacks and targets.
+        crafter: makes evidence, or finds it.
+        progress: where crafting reports to.
+        ahead: makes crafts before the run asks for them, several side by side.
 
     Raises:
         StoreError: if a file cannot be written, or is damaged.
@@ -38,7 +52,7 @@ def craft(prepared: Prepared, crafter: Crafter, progress: Progress) -> Iterator[
     plan = prepared.plan
     report = _Report(prepared.targets, plan, remaining_crafts(prepared, crafter), progress)
     waiting = dict(enumerate(plan.trials))
-    for made, number in crafted_ahead(prepared, crafter):
+    for made, number in ahead(prepared, crafter):
         found = crafter.find(made.keys[number])
         if found is not None:
             report.crafted(made, number, found)

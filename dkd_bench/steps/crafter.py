@@ -12,12 +12,13 @@ from torch import Tensor
 from dkd_bench.attacks import Attack
 from dkd_bench.budget import check_images
 from dkd_bench.data import Chunk
-from dkd_bench.errors import StoreError
+from dkd_bench.errors import AttackError, DkdBenchError, StoreError
 from dkd_bench.records.evidence import CraftCost, read_evidence, write_evidence
 from dkd_bench.steps.plan import Craft, Trial
 from dkd_bench.store.cache import cache_root
 from dkd_bench.store.files import TensorStore
 from dkd_bench.target import Target
+from dkd_bench.target.randomness import isolated_randomness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,21 @@ class Crafter:
         forward, backward = target.forward_passes - forward, target.backward_passes - backward
         source = f"attack {attack.meta.name!r} on {target.name}, chunk {chunk.number}"
         check_images(chunk.images, adversarial, craft.budget, source=source)
-        with torch.no_grad():
-            broken = int((target(adversarial).argmax(dim=1) != chunk.labels).sum())
+        broken = _count_broken(target, adversarial, chunk, attack=attack.meta.name, seed=seed)
         cost = CraftCost(forward_passes=forward, backward_passes=backward, wall_time_s=wall_time_s, broken=broken)
         write_evidence(self.store, craft.keys[chunk.number], adversarial, attack=attack.meta.name, cost=cost)
+
+
+@torch.no_grad()
+def _count_broken(target: Target, adversarial: Tensor, chunk: Chunk, *, attack: str, seed: int) -> int:
+    """Return how many images the target gets wrong; a randomised one draws from ``seed``."""
+    try:
+        with isolated_randomness(seed):
+            labels = target(adversarial).argmax(dim=1)
+    except DkdBenchError:
+        raise
+    except Exception as error:
+        raise AttackError(
+            f"{target.name} fails on what attack {attack!r} made: {type(error).__name__}: {error}"
+        ) from error
+    return int((labels != chunk.labels).sum())

@@ -49,13 +49,22 @@ def prepare(request: RunRequest, progress: Progress) -> Prepared:
         StoreError: if weights cannot be written, or those found are damaged.
     """
     cast = resolve(request)
-    images = choose_images(cast)
-    budgets = cast.budgets or (_default_budget(images, request),)
+    return prepare_cast(cast, choose_images(cast), progress)
+
+
+def prepare_cast(cast: Cast[RunRequest], images: RunImages, progress: Progress) -> Prepared:
+    """Train the defences of ``cast``, and plan its attacks on ``images``.
+
+    Raises:
+        ConfigError: if the dataset has no budget of its own where none is named, or no attack applies.
+        StoreError: if weights cannot be written, or those found are damaged.
+    """
+    budgets = cast.budgets or (_default_budget(images, cast.request),)
     subjects = train(cast, progress, dataset=images.dataset)
     targets = find_targets(cast, subjects)
     plan = plan_crafts(cast, images, targets, budgets)
     return Prepared(
-        request=request,
+        request=cast.request,
         attacks=cast.attacks,
         threat_models=cast.threat_models,
         budgets=budgets,

@@ -150,7 +150,7 @@ class TrialScorer:
 
         Raises:
             EvidenceError: if a candidate leaves box or budget.
-            PluginError: if the threat model fails.
+            PluginError: if the threat model, the defence or its detectors fail.
         """
         truth = chunk.labels.cpu()
         self._detectors.add_clean(chunk.images)

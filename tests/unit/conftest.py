@@ -1,8 +1,9 @@
-"""Hand-made run records, with outcomes spelt as one letter for each image."""
+"""Hand-made run records, with outcomes spelt as one letter for each image; and where the steps of a run keep things."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from dkd_bench.records import (
     RunRecord,
 )
 from dkd_bench.records.statistics import interval
+from dkd_bench.steps.crafter import Crafter
+from dkd_bench.store.files import TensorStore
 
 LETTERS = {
     "r": Outcome.ROBUST,
@@ -104,6 +107,19 @@ def _make_run(cells: Sequence[CellRecord], *, n: int | None = None, **changes: A
     }
     manifest |= {name: changes.pop(name) for name in list(changes) if name in Manifest.model_fields}
     return RunRecord.model_validate(values | changes | {"manifest": Manifest.model_validate(manifest)})
+
+
+@pytest.fixture
+def crafter(tmp_path: Path) -> Crafter:
+    """Return a crafter that has made nothing yet."""
+    return Crafter(TensorStore(tmp_path / "crafts"))
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep weights and crafts of one test apart from those of others."""
+    monkeypatch.setenv("DKD_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")
