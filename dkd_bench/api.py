@@ -1,4 +1,4 @@
-"""All that a plugin author imports: interfaces, words, and the helpers that our own plugins are built from."""
+"""Interface for plugin authors: base classes, types, and the helpers that our own plugins are built from."""
 
 from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.budget import Budget, Norm, perturbation_norms, project

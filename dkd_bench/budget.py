@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from dkd_bench.errors import ConfigError, EvidenceError
+from dkd_bench.errors import ConfigError, EvidenceError, FieldName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ Norm = Literal["linf", "l2", "l0"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 TOLERANCE = 1e-5
-"""How far rounding may carry a float32 image over its budget, in the budget's own unit."""
+"""Distance by which rounding may carry a float32 image over its budget, in the budget's own unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,9 @@ class Budget:
         if self.norm == "linf" and self.eps > 1:
             raise ConfigError(
                 f"linf eps must be in (0, 1], since pixels are in [0, 1]; got {self.eps:g}. "
-                f"Did you mean {self.eps:g}/255, that is --eps {self.eps / 255:.6g}?"
+                f"Did you mean {self.eps:g}/255, that is ",
+                FieldName("eps"),
+                f" {self.eps / 255:.6g}?",
             )
 
     def __str__(self) -> str:

@@ -1,10 +1,12 @@
-"""What can go wrong, said in one sentence: what was expected, what was found, what to do next."""
+"""Errors that a user can meet, each one sentence: what was expected, what was found, what to do next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
+from typing import TypeAlias, final
 
 
 class ExitCode(IntEnum):
@@ -17,18 +19,64 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class FieldName:
+    """A field of a request within a sentence: whoever shows the sentence spells it as its readers write it."""
+
+    name: str
+    option: str = ""
+    """Its name on the command line, without dashes, where that is another one and no request says so."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Spelling: TypeAlias = Callable[[FieldName], str]
+"""How the fields of requests are written: ``str`` for those who call Python."""
+
+
+@final
+class Sentence(str):
+    """A sentence that names fields of requests; as text it has their names in Python."""
+
+    parts: tuple[str | FieldName, ...]
+
+    def __new__(cls, *parts: str | FieldName) -> Sentence:
+        """Join texts, field names, and sentences."""
+        made = super().__new__(cls, "".join(map(str, parts)))
+        made.parts = tuple(each for part in parts for each in (part.parts if isinstance(part, Sentence) else (part,)))
+        return made
+
+    def spelled(self, spell: Spelling) -> str:
+        """Return the sentence with its fields written as ``spell`` writes them."""
+        return "".join(spell(part) if isinstance(part, FieldName) else part for part in self.parts)
+
+
 class DkdBenchError(Exception):
-    """Base of all errors that a user can meet; the message is complete without a traceback."""
+    """Base class of all errors that a user can meet; the message is complete without a traceback."""
 
     exit_code = ExitCode.USAGE
 
+    def __init__(self, *parts: str | FieldName) -> None:
+        """Say what is wrong, in texts and names of fields that make up one sentence."""
+        super().__init__(*parts)
+
+    def __str__(self) -> str:
+        return str(self.sentence)
+
+    @property
+    def sentence(self) -> Sentence:
+        """What is wrong; its ``spelled`` writes fields as those who read it do."""
+        return Sentence(*self.args)
+
 
 class ConfigError(DkdBenchError):
-    """An option, a setting or a parameter is wrong."""
+    """Option, setting or parameter that is wrong."""
 
 
 class UnknownNameError(ConfigError):
-    """No plugin, setting or choice has the name asked for."""
+    """Name that no plugin, setting or choice has."""
 
     def __init__(self, what: str, name: str, known: Iterable[str], *, known_as: str = "Installed") -> None:
         """Say which name is unknown, the nearest known one, and all that are known."""
@@ -39,38 +87,38 @@ class UnknownNameError(ConfigError):
 
 
 class DatasetError(DkdBenchError):
-    """A dataset is missing, corrupt or not of the expected form."""
+    """Dataset that is missing, corrupt or not of the expected form."""
 
 
 class PluginError(DkdBenchError):
-    """A plugin cannot be loaded, or breaks the promise of its interface."""
+    """Plugin that cannot be loaded, or breaks the promise of its interface."""
 
     exit_code = ExitCode.INCOMPLETE
 
 
 class UndeclaredRandomnessError(PluginError):
-    """A defence answers differently when asked again, and does not declare it."""
+    """Defence that answers differently when asked again, and does not declare it."""
 
 
 class AttackError(DkdBenchError):
-    """An attack failed to run, or its target gave answers that no attack can use."""
+    """Attack that failed to run, or whose target gave answers that no attack can use."""
 
     exit_code = ExitCode.INCOMPLETE
 
 
 class IncompleteRunError(DkdBenchError):
-    """A run lacks numbers, and nothing can be held against it."""
+    """Run that lacks numbers, so that nothing can be held against it."""
 
     exit_code = ExitCode.INCOMPLETE
 
 
 class EvidenceError(DkdBenchError):
-    """Adversarial images are not what they claim to be: budget, box, count, order or digest."""
+    """Adversarial images that are not what they claim to be: budget, box, count, order or digest."""
 
     exit_code = ExitCode.CHECK_FAILED
 
 
 class StoreError(DkdBenchError):
-    """A file cannot be read or written."""
+    """File that cannot be read or written."""
 
     exit_code = ExitCode.INCOMPLETE

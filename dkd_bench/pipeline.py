@@ -1,4 +1,4 @@
-"""The run, to be read from top to bottom: resolve, train, plan, craft, score, doubt, record."""
+"""Run from request to record, readable from top to bottom: resolve, train, plan, craft, score, doubt, record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dkd_bench.doubts import Doubts, doubt, doubt_interrupted, doubt_state
-from dkd_bench.errors import AttackError, ConfigError
+from dkd_bench.errors import AttackError, ConfigError, FieldName
 from dkd_bench.progress import Progress, SilentProgress
 from dkd_bench.records import RunRecord
 from dkd_bench.records.flags import row_status
@@ -116,7 +116,9 @@ def _finished(prepared: Prepared, folder: Path) -> RunRecord | None:
     record = found.record
     if record.manifest.request != prepared.request.as_json():
         raise ConfigError(
-            f"{folder} holds another run ({record.manifest.command}); choose another --out, or move that one away"
+            f"{folder} holds another run ({record.manifest.command}); choose another ",
+            FieldName("out"),
+            ", or move that one away",
         )
     if record.manifest.plan_digest != prepared.plan_digest:
         log.info("%s was made by other code or from other data; making it again", folder)

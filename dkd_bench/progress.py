@@ -8,14 +8,14 @@ from typing import Protocol, final
 
 
 class Task(Protocol):
-    """One piece of work under way."""
+    """Task under way."""
 
     def advance(self, steps: int = 1, note: str = "", seconds_left: float | None = None) -> None:
         """Report ``steps`` more done, a short note on how it stands, and how long the rest takes if that is known."""
 
 
 class Progress(Protocol):
-    """Where long work reports to."""
+    """Receiver of progress reports from long tasks."""
 
     def start(self, description: str, total: int) -> Task:
         """Begin a task of ``total`` steps and return what its steps are reported to."""
@@ -23,7 +23,7 @@ class Progress(Protocol):
 
 @final
 class SilentTask:
-    """A task that nobody watches."""
+    """Task that nobody watches."""
 
     def advance(self, steps: int = 1, note: str = "", seconds_left: float | None = None) -> None:
         """Do nothing."""
@@ -54,7 +54,7 @@ class EstimatedProgress:
 
 @final
 class _EstimatedTask:
-    """Counts from the first report on: what comes before it also holds what is only done once."""
+    """Task with an estimate, counted from the first report on: what comes before also holds what is done only once."""
 
     def __init__(self, task: Task, total: int, clock: Callable[[], float]) -> None:
         self._task = task

@@ -1,4 +1,4 @@
-"""The interface of an attack, and the promise that its base class keeps."""
+"""Interface of an attack, and the promise that its base class keeps."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from dkd_bench.target.randomness import isolated_randomness
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackMeta:
-    """What an attack declares of itself; plan and fingerprint read it."""
+    """Declaration of an attack about itself; plan and fingerprint read it."""
 
     name: str
     title: str
     kind: Literal["fixed", "minimum_norm"]
-    """``fixed`` searches inside a budget; ``minimum_norm`` looks for the nearest misclassified image."""
+    """How it uses a budget: ``fixed`` searches inside one; ``minimum_norm`` looks for the nearest misclassified
+    image."""
     norms: tuple[Norm, ...] = ("linf", "l2")
     libraries: tuple[str, ...] = ()
     """Distributions whose versions are part of what the attack is. torch and numpy, which compute all attacks, are the
     environment: they need not be named, and count for none."""
     applies_to: Literal["any", "deterministic", "randomized"] = "any"
-    """Which defences the attack is meant for; plan leaves it out for others."""
+    """Kinds of defence that the attack is meant for; plan leaves it out for others."""
     averages_draws: bool = False
-    """The attack takes the expectation over a randomised target's draws by itself."""
+    """Whether the attack takes the expectation over a randomised target's draws by itself."""
     access: Access = "gradients"
-    """What the attack needs of its target; plan leaves it out for targets that do not offer it."""
+    """Access that the attack needs to its target; plan leaves it out for targets that do not offer it."""
     single_step: bool = False
-    """One step and no search: what searches the same budget must do at least as well on every image."""
+    """Whether it is one step and no search: what searches the same budget must do at least as well on every image."""
     effort: str | None = None
-    """The setting, a whole number, of which twice as much must change nothing once the attack has converged."""
+    """Setting, a whole number, of which twice as much must change nothing once the attack has converged."""
 
 
 class Attack(ABC):
@@ -49,7 +50,7 @@ class Attack(ABC):
 
     meta: ClassVar[AttackMeta]
     Settings: ClassVar[type[Any]] = NoSettings
-    """A frozen, keyword-only dataclass with every parameter and its default."""
+    """Frozen, keyword-only dataclass with every parameter and its default."""
 
     def __init__(self, settings: Any = None) -> None:
         """Take the parameters; the defaults of ``Settings`` if none are given."""

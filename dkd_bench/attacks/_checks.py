@@ -1,4 +1,4 @@
-"""Checks that the parameters of the attacks share."""
+"""Checks of parameters that several attacks have."""
 
 from __future__ import annotations
 

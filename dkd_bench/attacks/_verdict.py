@@ -1,4 +1,4 @@
-"""What a target says of images that an attack has made, rejects included."""
+"""Verdict of a target on images that an attack has made, rejects included."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dkd_bench.target.surrogates import Detecting
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A target's answers to ``N`` images, differentiable where the target is."""
+    """Answers of a target to ``N`` images, differentiable where the target is."""
 
     margin: Tensor
-    """The largest logit of a wrong class, less the label's, shape ``(N,)``."""
+    """Largest logit of a wrong class less the label's, shape ``(N,)``."""
     pull: Tensor
-    """The same with the logsumexp of the wrong classes for the largest: it tends to no one of them, ``(N,)``."""
+    """Logsumexp of the wrong classes' logits less the label's, shape ``(N,)``: it tends to no one class."""
     fooled: Tensor
     """Whether a wrong class is answered, bool, shape ``(N,)``."""
     rejections: Tensor
-    """How far beyond each detector's threshold, shape ``(N, D)``; no columns if the target has no detectors."""
+    """Distance beyond each detector's threshold, shape ``(N, D)``; no columns if the target has no detectors."""
 
     @property
     def success(self) -> Tensor:

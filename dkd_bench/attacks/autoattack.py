@@ -26,15 +26,15 @@ from dkd_bench.target import Target
 _log = logging.getLogger(__name__)
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
-"""What the library calls our norms."""
+"""Names that the library gives to our norms."""
 
 _CLASSES_FOR_DLR = 3
 _CLASSES_FOR_TARGETED_DLR = 4
-"""The DLR losses divide by a difference to the third, or to the third and fourth, largest logit."""
+"""Number of classes that the targeted DLR loss needs: it divides by differences to the third and fourth logit."""
 
 
 class _FlagsToDebug:
-    """Takes the library's flags, text about one batch that it would print, as debug messages."""
+    """Adapter that takes the library's flags, text about one batch that it would print, as debug messages."""
 
     def warning(self, message: str) -> None:
         _log.debug(message)
@@ -52,7 +52,7 @@ class AutoAttackSettings:
     apgd_restarts: int = 1
     apgd_rho: float = 0.75
     target_classes: int = 9
-    """Classes that APGD-T and FAB-T aim at, likeliest first; at most all but the label."""
+    """Number of classes that APGD-T and FAB-T aim at, likeliest first; at most all but the label."""
     fab_steps: int = 100
     fab_restarts: int = 1
     fab_alpha_max: float = 0.1
@@ -170,9 +170,9 @@ class AutoAttackRandSettings:
     apgd_restarts: int = 1
     apgd_rho: float = 0.75
     eot_iter: int = 20
-    """Draws of the defence that a gradient is averaged over."""
+    """Number of draws of the defence that a gradient is averaged over."""
     selection_draws: int = 20
-    """Fresh draws over which the candidates for each image are compared."""
+    """Number of fresh draws over which the candidates for each image are compared."""
 
     def __post_init__(self) -> None:
         require_positive(self, *(name for name in self.__dataclass_fields__))
@@ -224,12 +224,12 @@ class AutoAttackRand(Attack):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Points:
-    """What APGD found for each image."""
+    """Points that APGD found for each image."""
 
     highest: Tensor
-    """The point of highest loss, whether it fools or not."""
+    """Point of highest loss, whether it fools or not."""
     fooling_else_highest: Tensor
-    """The last misclassified point, which is what the library returns; ``highest`` where there is none."""
+    """Last misclassified point, which is what the library returns; ``highest`` where there is none."""
 
 
 def _search(apgd: APGDAttack, images: Tensor, labels: Tensor, *, restarts: int) -> _Points:

@@ -31,12 +31,12 @@ class DetectorPGDSettings:
 
     steps: int = 100
     rel_stepsize: float = 0.5
-    """The first step in units of eps; the steps shrink to nothing along half a cosine."""
+    """First step in units of eps; the steps shrink to nothing along half a cosine."""
     restarts: int = 2
     momentum: float = 0.75
-    """What remains in a step of the directions before it, from one step to the next; in [0, 1)."""
+    """Weight, in [0, 1), of the earlier directions in each step."""
     kappa: float = 0.0
-    """The margin, in logits, from which on an image counts as misclassified safely enough."""
+    """Margin, in logits, from which on an image counts as misclassified safely enough."""
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "rel_stepsize", "restarts")
@@ -98,7 +98,7 @@ class DetectorPGD(Attack):
 
 @final
 class _BestPoints:
-    """The best point of each image among all that are offered."""
+    """Best point of each image among all that are offered."""
 
     def __init__(self, images: Tensor, labels: Tensor, *, kappa: float) -> None:
         self.images = images
@@ -135,11 +135,11 @@ class DetectorCarliniWagnerSettings:
     stepsize: float = 0.1
     initial_const: float = 0.1
     detector_weight: float = 1.0
-    """What the detectors count for beside the classifier's logits."""
+    """Weight of the detectors beside the classifier's logits."""
     kappa: float = 0.0
-    """The margin, in logits, that a misclassified image must have."""
+    """Margin, in logits, that a misclassified image must have."""
     slack: float = 0.0
-    """By how much each detector must be from rejecting; for examples that are to pass detectors not seen here."""
+    """Distance from rejecting that each detector must keep; for examples that are to pass detectors not seen here."""
 
     def __post_init__(self) -> None:
         require_positive(self, "binary_search_steps", "steps", "stepsize", "initial_const", "detector_weight")
@@ -149,7 +149,7 @@ class DetectorCarliniWagnerSettings:
 
 
 _INSIDE = 0.9999
-"""Black and white are this far from grey before tanh, which does not reach them; L2 suffers in the fifth place."""
+"""Distance of black and white from grey before tanh, which does not reach 1; L2 suffers in the fifth place."""
 
 
 @final

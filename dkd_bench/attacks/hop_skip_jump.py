@@ -21,12 +21,12 @@ from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 
 _FIRST_REACH = 0.1
-"""How far around the first boundary point the target is asked, in L2; at the later ones it goes by the distance."""
+"""Radius, in L2, within which the target is asked around the first boundary point; later it goes by the distance."""
 _LEAST_REACH = 1e-6
 _DIRECTIONS_AT_ONCE = 16
-"""Points around each boundary point that are asked about together: it bounds the memory."""
+"""Number of points around each boundary point that are asked about together: it bounds the memory."""
 _HALVINGS = 30
-"""Of a step whose end is not misclassified, at most."""
+"""Number of halvings of a step whose end is not misclassified, at most."""
 _REJECTED = -1
 _NO_ANSWER = -2
 
@@ -44,12 +44,12 @@ class HopSkipJumpSettings:
 
     steps: int = 20
     initial_gradient_evals: int = 50
-    """Queries for the first estimate of a gradient; for that of step t they are sqrt(t) times as many."""
+    """Number of queries for the first estimate of a gradient; step t has sqrt(t) times as many."""
     max_gradient_evals: int = 200
     noise_starts: int = 100
-    """Images of uniform noise that may be starting points, beside the other images of the batch."""
+    """Number of images of uniform noise that may be starting points, beside the other images of the batch."""
     starts: int = 20
-    """Nearest starting points of each image, from which the way to the boundary is searched."""
+    """Number of nearest starting points of each image from which the way to the boundary is searched."""
 
     def __post_init__(self) -> None:
         require_positive(self, *(name for name in self.__dataclass_fields__))
@@ -93,7 +93,7 @@ class HopSkipJump(Attack):
 
 @final
 class _Search:
-    """Follows the boundary towards each clean image, all of them step by step together."""
+    """Search along the boundary towards each clean image, all of them step by step together."""
 
     def __init__(self, target: Target, images: Tensor, labels: Tensor, norm: Norm) -> None:
         self._target = target

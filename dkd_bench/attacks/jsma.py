@@ -17,10 +17,10 @@ from dkd_bench.errors import ConfigError
 from dkd_bench.target import Target
 
 VALUES_AT_ONCE = 2**22
-"""Pixel values of all searches that run at once, at most: it bounds the memory."""
+"""Number of pixel values of all searches that run at once, at most: it bounds the memory."""
 
 PAIRS_AT_ONCE = 2**18
-"""Pairs of values that are compared at once, at most, but one for each contender: about what a CPU cache holds."""
+"""Number of pairs of values compared at once, at most, but one for each contender: about what a CPU cache holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +32,21 @@ class JSMASettings:
     """
 
     theta: float = 1.0
-    """How far a value moves in one step, in [0, 1] pixel units; at 1 all the way."""
+    """Length of a value's move in one step, in [0, 1] pixel units; at 1 all the way."""
     gamma: float = 0.145
-    """The largest share of an image's values that may change; two of them do in each step."""
+    """Largest share of an image's values that may change, in [0, 1]; two of them do in each step."""
     iterations: int = 200
-    """Steps at most, whatever ``gamma`` allows."""
+    """Number of steps at most, whatever ``gamma`` allows."""
     increase: bool = True
-    """Values are raised; else they are lowered."""
+    """Whether values are raised; else they are lowered."""
     room: float = 0.01
-    """A value that could move by no more than this is left alone, in [0, 1] pixel units.
+    """Room for a move, in [0, 1] pixel units, at or below which a value is left alone.
 
     It would count as changed and do nothing. White is often 253 of 255: with no such limit the MNIST digits need
     a tenth more values.
     """
     logits: bool = False
-    """Pairs are chosen by the derivatives of the logits, else of the probabilities: JSMA-Z and JSMA-F of Carlini and
+    """Whether the derivatives of the logits choose the pairs, not of the probabilities: JSMA-Z or JSMA-F of Carlini and
     Wagner (2017).
 
     On the paper's MNIST network the probabilities reach far more classes, with fewer values, at half the backward
@@ -100,10 +100,10 @@ def targeted_jsma(target: Target, images: Tensor, classes: Tensor, settings: JSM
 
 
 class _Slopes(NamedTuple):
-    """What one evaluation of ``R`` points of ``d`` values tells."""
+    """Derivatives of one evaluation of ``R`` points of ``d`` values."""
 
     answers: Tensor
-    """The predicted class, shape ``(R,)``."""
+    """Predicted class, shape ``(R,)``."""
     aimed: Tensor
     """Derivatives of the output for each class aimed at, shape ``(R, T, d)``."""
     total: Tensor
@@ -112,7 +112,7 @@ class _Slopes(NamedTuple):
 
 @final
 class _Search:
-    """Searches from each clean image towards one class or several, and keeps the best image found.
+    """Search from each clean image towards one class or several, which keeps the best image found.
 
     A search is one image and one class that it aims at. All of them go step by step together; one that has
     ended, or can no longer beat the best image found of its clean one, is evaluated no more.

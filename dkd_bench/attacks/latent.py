@@ -1,4 +1,4 @@
-"""The attack made for Defense-GAN: a misclassified image among those that the defence's own generator makes."""
+"""Attack made for Defense-GAN: a misclassified image among those that the defence's own generator makes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dkd_bench.errors import AttackError, ConfigError
 from dkd_bench.target import Target
 
 ROWS_AT_ONCE = 250
-"""Latents that are moved together: about what a CPU cache holds of a generator's layers."""
+"""Number of latents that are moved together: about what a CPU cache holds of a generator's layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +30,16 @@ class LatentSettings:
     """
 
     restarts: int = 10
-    """Latents from which the search for the nearest generated image begins."""
+    """Number of latents from which the search for the nearest generated image begins."""
     search_steps: int = 100
-    """Steps of each of these searches."""
+    """Number of steps of each of these searches."""
     binary_search_steps: int = 4
     steps: int = 100
-    """Steps towards the boundary for each constant that is tried."""
+    """Number of steps towards the boundary for each constant that is tried."""
     stepsize: float = 0.1
     initial_const: float = 1.0
     kappa: float = 4.0
-    """By how much, in logits, a wrong class must lead: room for a defence that finds a neighbour of the image.
+    """Lead, in logits, that a wrong class must have: room for a defence that finds a neighbour of the image.
 
     At 0 the image lies on the classifier's boundary, and a random search ends on either side of it.
     """
@@ -79,7 +79,7 @@ class LatentSpace(Attack):
 
 @final
 class _Search:
-    """Searches for the nearest misclassified generated image of each clean one, and keeps the best it comes across."""
+    """Search for the nearest misclassified generated image of each clean one, which keeps the best it comes across."""
 
     def __init__(self, target: Target, images: Tensor, labels: Tensor, *, settings: LatentSettings) -> None:
         """Take the clean images and their labels."""

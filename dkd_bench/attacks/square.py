@@ -16,7 +16,7 @@ from dkd_bench.budget import Budget
 from dkd_bench.target import Target
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
-"""What the library calls our norms."""
+"""Names that the library gives to our norms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +28,11 @@ class SquareSettings:
     """
 
     queries: int = 1000
-    """A fifth of AutoAttack's 5000, a tenth of the authors' 10,000; the squares shrink as fast as these allow."""
+    """Number of queries: a fifth of AutoAttack's 5000, a tenth of the authors' 10,000; squares shrink as fast as these
+    allow."""
     restarts: int = 1
     p_init: float = 0.8
-    """The share of the pixels in the first squares."""
+    """Share of the pixels that the first squares cover, over 0."""
 
     def __post_init__(self) -> None:
         require_positive(self, "queries", "restarts", "p_init")
@@ -73,7 +74,7 @@ class Square(Attack):
 
 
 class _Search(SquareAttack):  # type: ignore[misc]
-    """The library's search, with a loss that knows of detectors; the library never sees the logits."""
+    """Search of the library, with a loss that knows of detectors; the library never sees the logits."""
 
     def margin_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss twice: at most 0 is what the library takes for a success, lower what it keeps."""

@@ -1,4 +1,4 @@
-"""Regression: a run held against a small committed reference, cell by cell, paired by image."""
+"""Regression check: a run compared with a small committed reference, cell by cell, paired by image."""
 
 from dkd_bench.check._check import check_run, make_reference, save_check
 from dkd_bench.check._compare import Replay, compare

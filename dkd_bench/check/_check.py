@@ -1,4 +1,4 @@
-"""The whole of ``dkd-bench check``: reads reference and run, looks for old evidence, writes what CI shows."""
+"""Steps of ``dkd-bench check``: reads reference and run, looks for old evidence, writes what CI shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dkd_bench.check._reference import load_reference, reference_from, save_refe
 from dkd_bench.check._render import render_check
 from dkd_bench.check._replay import EvidenceReplay
 from dkd_bench.check._report import CheckReport
-from dkd_bench.errors import StoreError
+from dkd_bench.errors import Sentence, Spelling, StoreError
 from dkd_bench.progress import Progress
 from dkd_bench.records.rundir import load_with_doubt
 from dkd_bench.steps.request import CheckRequest
@@ -62,7 +62,9 @@ def make_reference(runs: Sequence[Path], out: Path) -> str:
     )
 
 
-def save_check(report: CheckReport, *, junit: Path | None = None, summary: Path | None = None) -> tuple[str, ...]:
+def save_check(
+    report: CheckReport, *, junit: Path | None = None, summary: Path | None = None, spell: Spelling = str
+) -> tuple[Sentence, ...]:
     """Write the report as JUnit XML to ``junit``, and add it as Markdown to what is in ``summary``.
 
     Returns:
@@ -72,12 +74,12 @@ def save_check(report: CheckReport, *, junit: Path | None = None, summary: Path 
     problems = []
     try:
         if junit is not None:
-            write_file(junit, render_check(report, "junit"))
+            write_file(junit, render_check(report, "junit", spell))
     except StoreError as error:
-        problems.append(str(error))
+        problems.append(error.sentence)
     try:
         if summary is not None:
-            append_file(summary, render_check(report, "markdown"))
+            append_file(summary, render_check(report, "markdown", spell))
     except StoreError as error:
-        problems.append(str(error))
+        problems.append(error.sentence)
     return tuple(problems)

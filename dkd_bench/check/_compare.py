@@ -1,4 +1,4 @@
-"""Holds a run against a reference, cell by cell and image by image."""
+"""Comparison of a run with a reference, cell by cell and image by image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dkd_bench.check._reference import (
     shares_of,
 )
 from dkd_bench.check._report import CellVerdict, CheckReport, Side, Verdict
-from dkd_bench.errors import DatasetError, EvidenceError, PluginError, StoreError
+from dkd_bench.errors import DatasetError, EvidenceError, FieldName, PluginError, Sentence, StoreError
 from dkd_bench.records import CellKey, Fraction, RunRecord
 from dkd_bench.records.environment import environment_changes, environment_of
 from dkd_bench.records.rundir import LoadedRun, as_loaded
@@ -27,7 +27,7 @@ DEFAULT = Rule()
 
 
 class Replay(Protocol):
-    """Shows old evidence to new weights."""
+    """Function that shows old evidence to new weights."""
 
     def __call__(self, cell: ReferenceCell, run: int) -> Sequence[Fraction]:
         """Return for each image the share of draws that the new defence survives of what run ``run`` crafted.
@@ -44,7 +44,7 @@ class Replay(Protocol):
 class _Replayed:
     sample: Sample | None
     problem: str
-    """Why there is no sample; empty where there is one."""
+    """Reason why there is no sample; empty where there is one."""
 
 
 def compare(
@@ -101,9 +101,10 @@ class _Check:
         """Return one for each cell of the reference, in its order; ``refused`` is why nothing may be compared."""
         other = self._other_images()
         if refused:
-            other = (
+            other = Sentence(
                 f"the environment is another one ({', '.join(refused)}); make the run where the reference was made, or "
-                "check without --strict-environment"
+                "check without ",
+                FieldName("strict_environment"),
             )
         if other:
             return tuple(self._verdict(cell, "not comparable", other) for cell in self._reference.cells)
@@ -151,36 +152,40 @@ class _Check:
             ]
         return tuple(sentences)
 
-    def _other_images(self) -> str:
+    def _other_images(self) -> Sentence:
         """Return why the images are others than the reference's; empty if they are the same."""
         here, there = dataset_of(self._record), self._reference.dataset
         if here.digest != there.digest:
-            return f"the run is on other data: {here.name!r} {here.digest[:8]}, not {there.name!r} {there.digest[:8]}"
+            told = f"the run is on other data: {here.name!r} {here.digest[:8]}, not {there.name!r} {there.digest[:8]}"
+            return Sentence(told)
         if here.n != there.n:
-            return f"the run attacked {here.n} images, the reference {there.n}; use the same --n-examples"
+            return Sentence(
+                f"the run attacked {here.n} images, the reference {there.n}; use the same ", FieldName("n_examples")
+            )
         if here.indices_sha256 != there.indices_sha256:
-            return "the run attacked other images of the same data; use the same --n-examples and --seed"
-        return ""
+            same = FieldName("n_examples"), " and ", FieldName("seed")
+            return Sentence("the run attacked other images of the same data; use the same ", *same)
+        return Sentence()
 
-    def _why_missing(self, key: CellKey) -> str:
+    def _why_missing(self, key: CellKey) -> Sentence:
         for cell in self._record.cells:
             if cell.key.with_dataset(key.dataset) == key:
-                return f"the run has no number: {cell.reason or cell.status}"
-        return "the run does not have this cell; run it with the command of the reference"
+                return Sentence(f"the run has no number: {cell.reason or cell.status}")
+        return Sentence("the run does not have this cell; run it with the command of the reference")
 
     def _sample(self, cell: ReferenceCell) -> Sample:
         new = shares_of(self._numbers[cell.key], n=self._reference.dataset.n)
         pairs = [(new, reference) for reference in self._reference.shares(cell)]
         return Sample(pairs=pairs, training=cell.key.defense)
 
-    def _verdict(self, cell: ReferenceCell, verdict: Verdict, detail: str) -> CellVerdict:
+    def _verdict(self, cell: ReferenceCell, verdict: Verdict, detail: Sentence) -> CellVerdict:
         return CellVerdict(key=cell.key, verdict=verdict, detail=detail, n=self._reference.dataset.n)
 
     def _compared(self, cell: ReferenceCell, decision: Decision) -> CellVerdict:
         return CellVerdict(
             key=cell.key,
             verdict=decision.verdict,
-            detail="",
+            detail=Sentence(),
             n=self._reference.dataset.n,
             reference_accuracy=decision.reference_accuracy,
             new_accuracy=decision.new_accuracy,
@@ -205,7 +210,7 @@ class _Check:
             found[cell.key] = self._compared(cell, number).model_copy(
                 update={
                     "verdict": "attack changed",
-                    "detail": detail,
+                    "detail": Sentence(detail),
                     "moved": moved,
                     "old_evidence_before": decision.reference_accuracy if decision else None,
                     "old_evidence_now": decision.new_accuracy if decision else None,
@@ -234,7 +239,7 @@ class _Check:
             try:
                 pairs.append((tuple(self._replay(cell, run)), recorded))
             except (EvidenceError, StoreError, DatasetError, PluginError) as error:
-                problems.append(str(error))
+                problems.append(error.sentence)
         if not pairs:
             return _Replayed(sample=None, problem=problems[0])
         return _Replayed(sample=Sample(pairs=pairs, replayed=True), problem="")
@@ -250,7 +255,8 @@ def _side(replayed: _Replayed | None, decision: Decision | None) -> tuple[Side, 
     if replayed is None:
         return "attack", "the attack is another one, the defence the same to the last weight"
     if decision is None:
-        return "unknown", f"attack and weights are others, and which side moved is unknown: {replayed.problem}"
+        told = Sentence("attack and weights are others, and which side moved is unknown: ", replayed.problem)
+        return "unknown", told
     stood = f"of the old evidence it survives {decision.new_accuracy:.1%}, {decision.reference_accuracy:.1%} before"
     if decision.verdict == "regressed":
         return "defense", f"the attack is another one, but the defence is weaker too: {stood}"

@@ -1,4 +1,4 @@
-"""Decides which of many cells are worse, or better, than before: paired tests, the spread of seeds, Holm's method."""
+"""Decision which of many cells are worse, or better, than before: paired tests, the spread of seeds, Holm's method."""
 
 from __future__ import annotations
 
@@ -8,57 +8,60 @@ from math import fsum
 from statistics import fmean
 from typing import Literal
 
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.records import Fraction
 from dkd_bench.records.statistics import Difference, paired_difference, prediction_p_value
 from dkd_bench.steps.request import ALPHA, TOLERANCE
 
 _DIGITS = 9
-"""Differences of fractions are rounded to this many: a drop of 0.02 is not over a tolerance of 0.02."""
+"""Digits to which differences of fractions are rounded: a drop of 0.02 is not over a tolerance of 0.02."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When a difference counts."""
+    """Limits from which on a difference counts."""
 
     alpha: float = ALPHA
-    """Of at least one false alarm over all cells together."""
+    """Probability, at most, of one false alarm or more over all cells together, in (0, 1)."""
     tolerance: float = TOLERANCE
-    """A drop of accuracy that is no more than this is none."""
+    """Largest drop of accuracy, in [0, 1), that counts as none."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
-            raise ConfigError(f"--alpha must be between 0 and 1, got {self.alpha}; 0.05 is usual")
+            raise ConfigError(FieldName("alpha"), f" must be between 0 and 1, got {self.alpha}; 0.05 is usual")
         if not 0 <= self.tolerance < 1:
-            raise ConfigError(f"--tolerance must be from 0 to below 1, got {self.tolerance}; 0.02 is two points")
+            raise ConfigError(
+                FieldName("tolerance"), f" must be from 0 to below 1, got {self.tolerance}; 0.02 is two points"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The outcomes of one cell, image by image: the share of draws survived."""
+    """Outcomes of one cell, image by image: the share of draws survived."""
 
     pairs: Sequence[tuple[Sequence[Fraction], Sequence[Fraction]]]
-    """For each run of the reference, at least one, what to compare: new, and as that run had it."""
+    """Shares to compare, new and old, for each run of the reference; at least one."""
     training: str = ""
-    """What was trained once for all cells that name it, and lucky or not in all of them: the defence."""
+    """Name of what was trained once for all cells that name it, and lucky or not in all of them: the defence."""
     replayed: bool = False
-    """Whether what is new is how each run's own evidence fared, and not one run on evidence of its own."""
+    """Whether the new shares are how each run's own evidence fared, and not one run on evidence of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the outcomes of one cell say."""
+    """Decision on one cell."""
 
     verdict: Literal["same", "improved", "regressed"]
     reference_accuracy: Fraction
-    """Of the reference run that is nearest to the new one."""
+    """Accuracy of the reference run that is nearest to the new one, in [0, 1]."""
     new_accuracy: Fraction
     difference: Difference
-    """The new run less the nearest of the reference."""
+    """Accuracy of the new run less that of the nearest of the reference, in [-1, 1]."""
     p_value: float
-    """Of the test that the verdict rests on: that it survives more where it improved, else that it survives less."""
+    """p-value of the test that the verdict rests on: that it survives more where it improved, else that it survives
+    less."""
     p_corrected: float
-    """The same by Holm's method over all cells, or that of the defence's luck where it is larger."""
+    """p-value corrected by Holm's method over all cells, or that of the defence's luck where it is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +70,9 @@ class _Tested:
     nearest_accuracy: Fraction
     new_accuracy: Fraction
     drop: float
-    """Below every run of the reference by at least this; negative if above one."""
+    """Distance below every run of the reference, at least; negative if above one."""
     gain: float
-    """Above every run by at least this."""
+    """Distance above every run of the reference, at least."""
     p_less: float
     p_more: float
 

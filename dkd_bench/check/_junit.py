@@ -1,4 +1,4 @@
-"""A check as JUnit XML, which CI services show as tests."""
+"""Rendering of a check as JUnit XML, which CI services show as tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 from xml.etree import ElementTree
 
 from dkd_bench.check._report import CellVerdict, CheckReport
+from dkd_bench.errors import Spelling
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML document may hold, in whatever form."""
+"""Pattern of the characters that no XML document may hold, in whatever form."""
 
 _SUITE = "dkd-bench check"
 
 
-def render_junit(report: CheckReport) -> str:
+def render_junit(report: CheckReport, spell: Spelling = str) -> str:
     """Return one test for each cell: a failure where it regressed, an error where nothing was compared.
 
     Skipped are cells whose attack changed, where that is all that is known to have changed.
@@ -37,7 +38,7 @@ def render_junit(report: CheckReport) -> str:
             },
         )
         if kind is not None:
-            ElementTree.SubElement(case, kind, {"message": _clean(_message(cell)), "type": cell.verdict})
+            ElementTree.SubElement(case, kind, {"message": _clean(_message(cell, spell)), "type": cell.verdict})
     if report.environment:
         ElementTree.SubElement(suite, "system-out").text = _clean(report.environment_note)
     if report.warnings:
@@ -54,9 +55,10 @@ def _kind(cell: CellVerdict) -> str | None:
     return "skipped" if cell.verdict == "attack changed" else None
 
 
-def _message(cell: CellVerdict) -> str:
+def _message(cell: CellVerdict, spell: Spelling) -> str:
+    detail = cell.detail.spelled(spell)
     if cell.difference is None or cell.ci95 is None:
-        return cell.detail
+        return detail
     numbers = (
         f"robust accuracy {cell.new_accuracy:.4f}, in the reference {cell.reference_accuracy:.4f}: "
         f"{cell.difference:+.4f} [{cell.ci95[0]:+.4f}, {cell.ci95[1]:+.4f}], n = {cell.n}"
@@ -64,7 +66,7 @@ def _message(cell: CellVerdict) -> str:
     if cell.p_value is not None:
         of = "" if cell.old_evidence_now is None else " on the old evidence"
         numbers += f", p = {cell.p_value:.3g}{of}, corrected {cell.p_corrected:.3g}"
-    return f"{numbers}; {cell.detail}" if cell.detail else numbers
+    return f"{numbers}; {detail}" if detail else numbers
 
 
 def _clean(text: str) -> str:

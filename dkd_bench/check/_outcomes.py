@@ -1,4 +1,4 @@
-"""Outcomes as text: one bit for each image, or one byte where draws are counted."""
+"""Encoding of outcomes as text: one bit for each image, or one byte where draws are counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from dkd_bench.records import Fraction
 
 _EXACT = 1e-6
-"""How far from a whole number of draws a share may be by rounding."""
+"""Distance from a whole number of draws, due to rounding, that a share may have."""
 
 
 def packed(shares: Sequence[Fraction], *, draws: int) -> str:

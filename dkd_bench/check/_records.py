@@ -1,4 +1,4 @@
-"""What a reference holds, as it stands in the committed file: outcomes as bit sets, digests, no images."""
+"""Records of a reference, as they stand in the committed file: outcomes as bit sets, digests, no images."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ REFERENCE_VERSION: Literal[1] = 1
 
 
 class ReferenceDefense(Record):
-    """A defence as one run of the reference had it."""
+    """Defence of one run of the reference."""
 
     weights_sha256: str
-    """Of structure, code and weights."""
+    """Digest of structure, code and weights."""
     flags: tuple[str, ...]
-    """The names of the flags that it raised, in alphabetical order."""
+    """Names of the flags that it raised, in alphabetical order."""
 
 
 class ReferenceRun(Record):
-    """One run that the reference was made of."""
+    """Run that the reference was made of."""
 
     command: str
     request: dict[str, Any]
     versions: dict[str, str]
     device: str
     environment: dict[str, str] = Field(default_factory=dict)
-    """What it computed with, beside libraries and device; empty in references of older versions."""
+    """Environment that computed it, beside libraries and device; empty in references of older versions."""
     plan_digest: str
     suite_fingerprint: str
     defenses: dict[str, ReferenceDefense]
@@ -38,45 +38,46 @@ class ReferenceRun(Record):
 
 
 class RecordedOutcomes(Record):
-    """What one run found in one cell."""
+    """Outcomes of one run in one cell."""
 
     survived: str
-    """base64: one bit for each image; of a randomised defence one byte, the number of draws survived."""
+    """Survival of each image in base64: one bit each; of a randomised defence one byte, the number of draws
+    survived."""
     evidence: tuple[tuple[int, ...], ...]
-    """For each target in turn the crafts, chunk by chunk: positions in the run's ``evidence``."""
+    """Positions of the crafts in the run's ``evidence``, for each target in turn, chunk by chunk."""
 
 
 class ReferenceCell(Record):
-    """One cell as the runs of the reference found it."""
+    """Cell as the runs of the reference found it."""
 
     key: CellKey
     attack_digest: str
-    """Of all that determines the attack, whatever else was in its suite."""
+    """Digest of all that determines the attack, whatever else was in its suite."""
     draws: int = Field(ge=1, le=255)
-    """1 for a defence that is not randomised."""
+    """Number of draws; 1 for a defence that is not randomised."""
     runs: tuple[RecordedOutcomes, ...]
-    """One for each run of the reference, in its order."""
+    """Outcomes of each run of the reference, in its order."""
 
 
 class ReferenceDataset(Record):
-    """The images of all runs of a reference."""
+    """Images of all runs of a reference."""
 
     name: str
     digest: str
     n: int = Field(ge=1)
     indices_sha256: str
-    """Of their positions in the test set, in the order of all outcomes."""
+    """Digest of their positions in the test set, in the order of all outcomes."""
 
 
 class Reference(Record):
-    """What later runs are checked against: one run, or several that differ in their training seed alone."""
+    """Reference for later runs: one run, or several that differ in their training seed alone."""
 
     schema_version: Literal[1] = REFERENCE_VERSION
     dataset: ReferenceDataset
     runs: tuple[ReferenceRun, ...] = Field(min_length=1)
     cells: tuple[ReferenceCell, ...] = Field(min_length=1)
     digest: str
-    """Of everything else in here."""
+    """Digest of everything else in here."""
 
     @model_validator(mode="after")
     def _whole(self) -> Reference:

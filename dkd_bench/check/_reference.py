@@ -1,4 +1,4 @@
-"""Makes a reference of runs, and writes and reads the small file that it is kept in."""
+"""Making of a reference from runs, and reading and writing of its small file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dkd_bench.check._records import (
     ReferenceRun,
     twice,
 )
-from dkd_bench.errors import ConfigError, IncompleteRunError, StoreError
+from dkd_bench.errors import ConfigError, FieldName, IncompleteRunError, StoreError
 from dkd_bench.records import CellKey, CellRecord, Fraction, RunRecord
 from dkd_bench.records.rundir import LoadedRun, as_loaded
 from dkd_bench.steps.scoring import SCORING_DRAWS
@@ -50,7 +50,14 @@ def reference_from(runs: Sequence[RunRecord | LoadedRun]) -> Reference:
         if (dataset.digest, dataset.indices_sha256) != (datasets[0].digest, datasets[0].indices_sha256):
             raise ConfigError(
                 f"the runs of a reference must have the same images; those of run {number} are not run 1's. "
-                "Make them with the same --dataset, --n-examples and --seed, and with other --training-seed"
+                "Make them with the same ",
+                FieldName("dataset"),
+                ", ",
+                FieldName("n_examples"),
+                " and ",
+                FieldName("seed"),
+                ", and with other ",
+                FieldName("training_seed"),
             )
     _check_only_seeds_differ(records)
     made = [_run(record) for record in records]
@@ -189,14 +196,17 @@ def _check_only_seeds_differ(runs: Sequence[RunRecord]) -> None:
         odd = next((name for name in {**first, **words} if first.get(name) != words.get(name)), None)
         if odd is not None:
             raise ConfigError(
-                f"the runs of a reference must differ in --training-seed alone; the {odd} of run {number} must be "
-                f"{first.get(odd)!r} as in run 1, got {words.get(odd)!r}. Make them with the same other words"
+                "the runs of a reference must differ in ",
+                FieldName("training_seed"),
+                f" alone; the {odd} of run {number} must be "
+                f"{first.get(odd)!r} as in run 1, got {words.get(odd)!r}. Make them with the same other words",
             )
         seed = run.manifest.seed_of_training
         if seed in seen:
             raise ConfigError(
                 f"the runs of a reference must be of unlike training seeds; run {seen[seed]} and run {number} are both "
-                f"of {seed}, and show nothing of how seeds differ. Make each with another --training-seed"
+                f"of {seed}, and show nothing of how seeds differ. Make each with another ",
+                FieldName("training_seed"),
             )
         seen[seed] = number
 
@@ -238,7 +248,14 @@ def _cells(runs: Sequence[RunRecord], made: Sequence[ReferenceRun], dataset: str
         if odd is not None:
             raise ConfigError(
                 f"the runs of a reference must have the same cells; {odd} has a number in run 1 or in run {number} "
-                "alone. Make them with the same --defense, --attack, --threat-model and --eps"
+                "alone. Make them with the same ",
+                FieldName("defenses"),
+                ", ",
+                FieldName("attacks"),
+                ", ",
+                FieldName("threat_models"),
+                " and ",
+                FieldName("eps"),
             )
     if not numbered[0]:
         raise ConfigError("no cell of the run has a number, so there is nothing to check against")
@@ -252,7 +269,9 @@ def _cell(
     if len(set(digests)) > 1:
         raise ConfigError(
             f"the runs of a reference must have the same attacks; {key.attack!r} is not the same in all. "
-            "Make them with the same --set and the same version"
+            "Make them with the same ",
+            FieldName("settings"),
+            " and the same version",
         )
     if len({cell.survival is None for cell in cells}) > 1:
         raise ConfigError(f"{key.defense!r} is randomised in some runs of the reference only; make them again")

@@ -1,4 +1,4 @@
-"""A check as text: for people, for a pull request, for machines; pure functions."""
+"""Rendering of a check as text: for people, for a pull request, for machines; pure functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from dkd_bench.check._junit import render_junit
 from dkd_bench.check._report import VERDICTS, CellVerdict, CheckReport
-from dkd_bench.errors import UnknownNameError
+from dkd_bench.errors import Spelling, UnknownNameError
 from dkd_bench.leaderboard import one_line, percent, table
 
 CheckFormat = Literal["text", "json", "junit", "markdown"]
@@ -16,8 +16,10 @@ CheckFormat = Literal["text", "json", "junit", "markdown"]
 _HEADER = ("cell", "verdict", "reference", "now", "difference", "95 % interval", "p", "p corrected", "n")
 
 
-def render_check(report: CheckReport, format: CheckFormat) -> str:
+def render_check(report: CheckReport, format: CheckFormat, spell: Spelling = str) -> str:
     """Return a report as text for people, JSON, JUnit XML, or Markdown for a pull request.
+
+    ``spell`` writes the fields of requests that it names.
 
     Raises:
         UnknownNameError: if there is no such format.
@@ -25,29 +27,30 @@ def render_check(report: CheckReport, format: CheckFormat) -> str:
     renderers = {"text": _text, "json": _json, "junit": render_junit, "markdown": _markdown}
     if format not in renderers:
         raise UnknownNameError("format", format, get_args(CheckFormat), known_as="Formats")
-    return renderers[format](report)
+    return renderers[format](report, spell)
 
 
-def _text(report: CheckReport) -> str:
+def _text(report: CheckReport, spell: Spelling) -> str:
     width = max(len(verdict) for verdict in VERDICTS)
     lines = []
     for cell in _worst_first(report.cells):
         lines.append(f"{cell.verdict:<{width}}  {cell.key}: {_numbers(cell)}")
         if cell.detail:
-            lines.append(f"{'':<{width}}  {cell.detail}")
+            lines.append(f"{'':<{width}}  {cell.detail.spelled(spell)}")
     lines += [f"{'new':<{width}}  {key}: not in the reference" for key in report.new_cells]
     lines += [report.environment_note] if report.environment else []
     lines += [f"warning: {warning}" for warning in report.warnings]
     return "\n".join([*lines, _summary(report)]) + "\n"
 
 
-def _markdown(report: CheckReport) -> str:
+def _markdown(report: CheckReport, spell: Spelling) -> str:
     changed = [cell for cell in _worst_first(report.cells) if cell.verdict != "same"]
     same = [cell for cell in report.cells if cell.verdict == "same"]
     parts = [f"### Robustness: {_headline(report)}", _summary(report)]
     if changed:
         parts.append(_table(changed))
-        details = dict.fromkeys(f"- {cell.key}: {one_line(cell.detail)}" for cell in changed if cell.detail)
+        told = [cell for cell in changed if cell.detail]
+        details = dict.fromkeys(f"- {cell.key}: {one_line(cell.detail.spelled(spell))}" for cell in told)
         parts += ["\n".join(details)] if details else []
     if same:
         parts.append(f"<details><summary>{len(same)} the same</summary>\n\n{_table(same)}\n\n</details>")
@@ -58,10 +61,10 @@ def _markdown(report: CheckReport) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _json(report: CheckReport) -> str:
+def _json(report: CheckReport, spell: Spelling) -> str:
     content: dict[str, Any] = report.model_dump(mode="json")
     for dumped, cell in zip(content["cells"], report.cells, strict=True):
-        dumped["regressed"] = cell.regressed
+        dumped |= {"detail": cell.detail.spelled(spell), "regressed": cell.regressed}
     content |= {"regressed": report.regressed, "exit_code": int(report.exit_code)}
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 

@@ -1,4 +1,4 @@
-"""Shows a reference's evidence to another run's weights, to tell a weaker defence from a stronger attack.
+"""Replay of a reference's evidence on another run's weights, to tell a weaker defence from a stronger attack.
 
 What it can show: images that the old defence stood and the new one falls for, though nobody made them for it. That is
 a weaker defence. What it cannot: that the new one is as strong. Images made for old weights harm new ones less, so
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dkd_bench.check._records import Reference, ReferenceCell
 from dkd_bench.data import Chunk
-from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, PluginError, StoreError
+from dkd_bench.errors import ConfigError, DatasetError, EvidenceError, FieldName, PluginError, Sentence, StoreError
 from dkd_bench.progress import Progress
-from dkd_bench.records import CellKey, Fraction, ImageOutcomes, RunRecord
+from dkd_bench.records import CellKey, Fraction, RunRecord
 from dkd_bench.records.evidence import read_evidence
 from dkd_bench.records.rundir import evidence_store
 from dkd_bench.steps.crafter import crafts_store
@@ -30,7 +30,7 @@ from dkd_bench.store.files import TensorStore
 
 @final
 class EvidenceReplay:
-    """Finds the old evidence by its keys and scores it on the weights of a run, which it loads when first asked."""
+    """Finder of the old evidence by its keys, which scores it on a run's weights, loaded when first asked."""
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class EvidenceReplay:
         """
         for folder in folders:
             if not folder.is_dir():
-                raise ConfigError(f"--evidence {folder} is no folder; name the folder of a run, or one of evidence")
+                raise ConfigError(
+                    FieldName("evidence"), f" {folder} is no folder; name the folder of a run, or one of evidence"
+                )
         self._reference = reference
         self._record = record
         self._stores = [store for folder in folders for store in (evidence_store(folder), TensorStore(folder))]
@@ -91,10 +93,7 @@ class EvidenceReplay:
             start += len(images[0])
         if start != len(self._bench.images):
             raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.images)}")
-        return {
-            rule: ImageOutcomes(outcomes=score.outcomes, survival=score.survival).shares
-            for rule, score in scorer.scores().items()
-        }
+        return {rule: score.images.shares for rule, score in scorer.scores().items()}
 
     @cached_property
     def _prepared(self) -> Prepared | EvidenceError:
@@ -104,7 +103,7 @@ class EvidenceReplay:
         try:
             bench = prepare(request, self._progress)
         except (DatasetError, PluginError, StoreError) as error:
-            return EvidenceError(f"the run's weights cannot be had here: {error}")
+            return EvidenceError("the run's weights cannot be had here: ", error.sentence)
         here = (bench.subjects.dataset_digest, tuple(bench.images.indices.tolist()))
         if here != (manifest.dataset.digest, manifest.dataset.indices):
             return EvidenceError("the images here are not those of the run; check where it was made")
@@ -131,19 +130,22 @@ class EvidenceReplay:
         return [self._find(*evidence[place], of=cell.key) for place in places]
 
     def _find(self, key: str, sha256: str, *, of: CellKey) -> Tensor:
-        problem = f"the old evidence of {of} is not at hand; name the folder that has it with --evidence"
+        problem = Sentence(
+            f"the old evidence of {of} is not at hand; name the folder that has it with ", FieldName("evidence")
+        )
         for store in self._stores:
             try:
                 kept = read_evidence(store, key)
             except (EvidenceError, StoreError) as error:
-                problem = str(error)
+                problem = error.sentence
                 continue
             if kept is None:
                 continue
             if kept.rows is not None:
-                problem = f"of the old evidence of {of} only the images that broke something were kept"
+                problem = Sentence(f"of the old evidence of {of} only the images that broke something were kept")
             elif kept.sha256 != sha256:
-                problem = f"{store.path(key)} should be the evidence with digest {sha256}, has {kept.sha256}"
+                told = f"{store.path(key)} should be the evidence with digest {sha256}, has {kept.sha256}"
+                problem = Sentence(told)
             else:
                 return kept.images
         raise EvidenceError(problem)

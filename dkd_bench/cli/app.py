@@ -1,4 +1,4 @@
-"""The ``dkd-bench`` command: its subcommands, and how errors become sentences and exit statuses.
+"""Command ``dkd-bench``: its subcommands, and how errors become sentences and exit statuses.
 
 Commands of installed plugins come in through ``CommandGroup``.
 """
@@ -18,6 +18,7 @@ from dkd_bench.cli.installed import CommandGroup
 from dkd_bench.cli.leaderboard import leaderboard
 from dkd_bench.cli.list import list_plugins
 from dkd_bench.cli.lss import lss
+from dkd_bench.cli.options import as_option
 from dkd_bench.cli.plot import plot
 from dkd_bench.cli.probe import probe
 from dkd_bench.cli.reference import reference
@@ -59,7 +60,7 @@ def main() -> NoReturn:
     except DkdBenchError as error:
         if debug:
             raise
-        report_error(str(error))
+        report_error(error.sentence.spelled(as_option))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _leave_interrupted()

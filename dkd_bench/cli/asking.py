@@ -1,4 +1,4 @@
-"""Commands that ask for a request: options, defaults and help are those of its fields, and a new field shows itself."""
+"""Commands built from request types: options, defaults and help are those of the request's fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get
 
 import typer
 
-from dkd_bench.errors import ConfigError
+from dkd_bench.cli.options import as_option
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.steps.words import Word, words_of
 
 RequestT = TypeVar("RequestT")
@@ -63,7 +64,7 @@ def asking(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """One field of a request as an option, or an argument, of a command."""
+    """Field of a request as an option, or an argument, of a command."""
 
     name: str
     field: Field[Any]
@@ -73,11 +74,11 @@ class _Asked:
     @property
     def option(self) -> str:
         """Its name on the command line."""
-        return f"--{self.word.option or self.name.replace('_', '-')}"
+        return as_option(FieldName(self.name, option=self.word.option))
 
     @property
     def default(self) -> Any:
-        """What it is where nothing is said; ``MISSING`` where something must be."""
+        """Value where nothing is said; ``MISSING`` where something must be."""
         return self.field.default if self.word.default is ... else self.word.default
 
     @property
@@ -87,7 +88,7 @@ class _Asked:
 
     @property
     def parameter(self) -> Parameter:
-        """The parameter of which typer makes the option."""
+        """Parameter of which typer makes the option."""
         facts: dict[str, Any] = {"metavar": self.word.metavar, "help": self.word.help}
         if self.word.positional:
             return self._parameter(typer.Argument(**facts), Parameter.empty)

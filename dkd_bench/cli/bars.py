@@ -1,4 +1,4 @@
-"""Bars on a terminal; imported only where there is one."""
+"""Progress bars on a terminal; imported only where there is one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def columns(clock: Callable[[], float] = monotonic) -> tuple[ProgressColumn, ...
 
 @final
 class BarProgress:
-    """A bar for each task; a finished one stays as a line."""
+    """Progress as a bar for each task; a finished one stays as a line."""
 
     def __init__(self, bars: RichBars, clock: Callable[[], float] = monotonic) -> None:
         """Draw on rich's ``bars``; ``clock`` is that of their columns."""
@@ -86,7 +86,7 @@ class _Bar:
 
 @final
 class _TimeLeft(ProgressColumn):
-    """How long a task will still take, counted down between its steps; blank if unknown, and when it is overdue."""
+    """Column with the time that a task will still take, counted down between its steps; blank if unknown or overdue."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(Column(no_wrap=True))

@@ -9,6 +9,7 @@ import typer
 
 from dkd_bench.cli.asking import asking
 from dkd_bench.cli.console import report_error, reported_progress, show
+from dkd_bench.cli.options import as_option
 from dkd_bench.errors import ExitCode
 from dkd_bench.steps.request import CheckRequest
 
@@ -30,8 +31,8 @@ def check(
         from dkd_bench.check import check_run, render_check, save_check
 
         report = check_run(request, progress)
-    show(render_check(report, output_format))
-    problems = save_check(report, junit=junit, summary=summary)
+    show(render_check(report, output_format, as_option))
+    problems = save_check(report, junit=junit, summary=summary, spell=as_option)
     for problem in problems:
-        report_error(problem)
+        report_error(problem.spelled(as_option))
     return ExitCode.INCOMPLETE if problems and not report.regressed else report.exit_code

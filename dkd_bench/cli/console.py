@@ -1,4 +1,4 @@
-"""What a person sees of long work: bars on a terminal, quiet lines elsewhere; all on stderr.
+"""Terminal output of long tasks: bars on a terminal, quiet lines elsewhere; all on stderr.
 
 Nothing here imports anything slow: the first word must come before torch is imported.
 """
@@ -81,7 +81,7 @@ def _logging_through(handler: logging.Handler) -> Iterator[None]:
 
 @final
 class PlainProgress:
-    """Lines for logs: one when a task is done, and for a long one an estimate soon and a line now and then."""
+    """Progress as lines for logs: one for each task done, and for a long one an early estimate and later ones."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         """Tell the time by ``clock``, which returns seconds."""
@@ -96,9 +96,9 @@ class PlainProgress:
 class _Lines:
     seconds_between = 30.0
     seconds_before_estimate = 1.0
-    """The first steps of a task say too little of the others."""
+    """Seconds before the first estimate: the first steps of a task say too little of the others."""
     shortest_estimate = 5.0
-    """Seconds left that are worth a line."""
+    """Seconds left that are worth a line, at least."""
 
     def __init__(self, description: str, total: int, clock: Callable[[], float]) -> None:
         self._description = description

@@ -8,7 +8,7 @@ import typer
 
 from dkd_bench.cli.asking import asking
 from dkd_bench.cli.console import report_error, reported_progress, show
-from dkd_bench.cli.options import OutputFormat
+from dkd_bench.cli.options import OutputFormat, as_option
 from dkd_bench.errors import ConfigError, ExitCode
 from dkd_bench.steps.request import TrainRequest
 
@@ -58,5 +58,5 @@ def _measured(trained: Subjects, **what: Any) -> tuple[list[SeparationReport], l
         try:
             reports.append(measured_separation(each, trained.dataset, trained.dataset_digest, **what))
         except ConfigError as error:
-            reasons.append(str(error))
+            reasons.append(error.sentence.spelled(as_option))
     return reports, reasons

@@ -1,4 +1,4 @@
-"""Options that are no fields of a request, and those of commands without one."""
+"""Options that are no fields of a request, and those of commands without a request."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from dkd_bench.steps.request import DeviceName, RequestT
-from dkd_bench.steps.words import Word
+from dkd_bench.errors import FieldName
+from dkd_bench.steps.request import CheckRequest, DeviceName, RequestT, RunRequest
+from dkd_bench.steps.words import Word, words_of
 
 ONE_DEFENSE = Word(option="defense", metavar="NAME", help="A defence, or path/to/file.py:Class.", once=True)
-"""Instead of several defences."""
+"""Argument of commands on one defence, where others take several."""
 
 DataRoot = Annotated[
     Path | None,
@@ -44,3 +45,13 @@ def with_files(request: RequestT, *, weights: Path | None, zoo_root: Path | None
     named = {"weights": weights, "zoo_root": zoo_root}
     files = (f"{name}={path}" for name, path in named.items() if path is not None)
     return replace(request, settings=(*request.settings, *files))
+
+
+_OPTIONS = {
+    name: word.option for request in (RunRequest, CheckRequest) for name, (_, word) in words_of(request).items()
+}
+
+
+def as_option(field: FieldName) -> str:
+    """Return a field of a request as it is written on the command line: ``--n-examples``."""
+    return f"--{field.option or _OPTIONS.get(field.name) or field.name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""``dkd-bench plot``: the pictures of runs."""
+"""``dkd-bench plot``: draw the pictures of runs."""
 
 from __future__ import annotations
 

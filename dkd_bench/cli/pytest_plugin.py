@@ -1,11 +1,10 @@
-"""The pytest plugin: ``assert robustness("dkd", attack="pgd", eps=0.1) >= reference``, in a user's own tests.
+"""Pytest plugin: ``assert robustness("dkd", attack="pgd", eps=0.1) >= reference``, in a user's own tests.
 
 Every pytest session loads it where this package is installed, so nothing heavy is imported before a fixture is used.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import pytest
 
-from dkd_bench.errors import AttackError, ConfigError, DkdBenchError, ExitCode, UnknownNameError
+from dkd_bench.errors import AttackError, ConfigError, DkdBenchError, ExitCode, FieldName, UnknownNameError
 
 if TYPE_CHECKING:
     from dkd_bench.check import CheckReport, Reference, Rule
@@ -29,45 +28,46 @@ MARKER = (
 
 _SEVERAL = {"attack": "attacks", "threat_model": "threat_models", "eps": "eps", "settings": "settings"}
 """Words that may be one or a sequence, with the request's name for them."""
+_WORDS = {plural: word for word, plural in _SEVERAL.items()}
 _PATHS = ("data_root", "out")
 
 
 class AttackChangedWarning(pytest.PytestWarning):
-    """The attack is no longer the reference's, on the same weights: a comparison would say nothing of the defence."""
+    """Warning that the attack is no longer the reference's, on the same weights: a comparison would say nothing."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RobustAccuracy:
-    """What is left of a defence's accuracy under attack; compares as its value does.
+    """Accuracy of a defence under attack; compares as its value does.
 
     ``accuracy >= reference`` asks whether nothing regressed against what ``robustness_reference`` returned.
     """
 
     value: float
-    """The fraction of all images that survived every attack, as on the leaderboard; the lowest of several decision
-    rules and budgets."""
+    """Fraction of all images that survived every attack, as on the leaderboard; the lowest of several decision rules
+    and budgets."""
     ci95: tuple[float, float]
-    """Its 95 % interval."""
+    """95 % interval of the value, in [0, 1]."""
     n: int
-    """Images attacked."""
+    """Number of images attacked."""
     defense: str
     decision: str
-    """The decision rule that the value is of."""
+    """Decision rule that the value is of."""
     eps: float
-    """The budget that the value is of."""
+    """Budget that the value is of: [0, 1] pixel units, in l0 a number of values; ``None`` without budget."""
     record: RunRecord
-    """The whole run; of the decision rule alone, where one was named."""
+    """Record of the whole run; of the decision rule alone, where one was named."""
 
     @property
     def cells(self) -> tuple[CellRecord, ...]:
-        """What the value is the worst of, the lowest first."""
+        """Cells whose worst number is the value, the lowest first."""
         own = (cell for cell in self.record.cells if self._is_own(cell))
         return tuple(sorted(own, key=lambda cell: cell.robust_accuracy or 0.0))
 
     @property
     def flagged(self) -> tuple[FlagRecord, ...]:
-        """What was seen that makes the value hard to believe, in the defence and in the cells."""
+        """Flags that make the value hard to believe, on the defence and on the cells."""
         raised = [*self.record.manifest.defenses[self.defense].flags]
         raised += [flag for cell in self.cells for flag in cell.flags]
         return tuple(raised)
@@ -115,14 +115,14 @@ class RobustAccuracy:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustnessReference:
-    """A committed reference that a measured accuracy is held against: ``robustness(...) >= reference``."""
+    """Committed reference that a measured accuracy is held against: ``robustness(...) >= reference``."""
 
     path: Path
     reference: Reference
     rule: Rule
-    """``alpha`` and ``tolerance`` of the check."""
+    """Limits of the check: its ``alpha`` and ``tolerance``."""
     strict_environment: bool = False
-    """Whether what another torch, numpy, processor or device computed is not compared."""
+    """Whether a run that another torch, numpy, processor or device computed is not compared."""
 
     def __repr__(self) -> str:
         return f"<reference {self.path.name}>"
@@ -171,9 +171,15 @@ def _refuse_reference(other: object, operator: str) -> None:
         raise TypeError(f"an accuracy is not {operator} a reference, it stands it or not; use >=")
 
 
-def _in_keywords(message: str) -> str:
-    """Return the message with options of the command line named as a test gives them: ``alpha``, not ``--alpha``."""
-    return re.sub(r"(?<!\S)--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
+def _as_keyword(field: FieldName) -> str:
+    """Return a field of a request as a test writes it: ``attack``, not ``attacks``."""
+    return _WORDS.get(field.name, field.name)
+
+
+def _in_keywords(error: DkdBenchError) -> DkdBenchError:
+    """Return the error with its fields named as a test gives them, without the harness's frames: it says all."""
+    error.args = (error.sentence.spelled(_as_keyword),)
+    return error.with_traceback(None)
 
 
 def robust_accuracy(record: RunRecord, *, decision: str | None = None) -> RobustAccuracy:
@@ -227,8 +233,7 @@ def run_request(defense: str, words: Mapping[str, Any], folder: Path) -> RunRequ
     from dkd_bench.steps.request import RunRequest
     from dkd_bench.store.digests import digest_json
 
-    singular = {plural: word for word, plural in _SEVERAL.items()}
-    known = {singular.get(each.name, each.name) for each in fields(RunRequest)} - {"defenses"}
+    known = {_WORDS.get(each.name, each.name) for each in fields(RunRequest)} - {"defenses"}
     values: dict[str, Any] = {}
     for word, value in words.items():
         if word not in known:
@@ -244,7 +249,7 @@ def run_request(defense: str, words: Mapping[str, Any], folder: Path) -> RunRequ
     except TypeError as error:
         raise ConfigError(f"a word of the robustness fixture has a value of the wrong type: {error}") from error
     except ConfigError as error:
-        raise ConfigError(_in_keywords(str(error))) from None
+        raise _in_keywords(error) from None
     return request if request.out else replace(request, out=folder / digest_json(request.as_json())[:16])
 
 
@@ -273,7 +278,7 @@ def robustness(request: pytest.FixtureRequest, _robustness_folder: Path) -> Call
         try:
             return _measured(defense, defaults | words, _robustness_folder)
         except DkdBenchError as error:
-            raise error.with_traceback(None) from None  # the sentence says all; the harness's frames would hide it
+            raise _in_keywords(error) from None
 
     return measured
 
@@ -308,15 +313,11 @@ def robustness_reference(request: pytest.FixtureRequest) -> Callable[..., Robust
         limits = {name: value for name, value in told.items() if value is not None}
         file = request.path.parent / path
         try:
-            rule = Rule(**limits)
-        except ConfigError as error:
-            raise ConfigError(_in_keywords(str(error))) from None
-        try:
             return RobustnessReference(
-                path=file, reference=load_reference(file), rule=rule, strict_environment=strict_environment
+                path=file, rule=Rule(**limits), reference=load_reference(file), strict_environment=strict_environment
             )
         except DkdBenchError as error:
-            raise error.with_traceback(None) from None
+            raise _in_keywords(error) from None
 
     return loaded
 
@@ -341,7 +342,7 @@ def _reasons(accuracy: RobustAccuracy, other: object) -> list[str]:
     if isinstance(other, RobustnessReference):
         from dkd_bench.check import render_check
 
-        return _in_keywords(render_check(other.check(accuracy), "text")).splitlines()
+        return render_check(other.check(accuracy), "text", _as_keyword).splitlines()
     both = [accuracy, other] if isinstance(other, RobustAccuracy) else [accuracy]
     return [line for each in both for line in _numbers(each)]
 

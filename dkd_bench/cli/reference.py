@@ -1,4 +1,4 @@
-"""``dkd-bench reference``: what later runs are checked against."""
+"""``dkd-bench reference``: write what later runs are checked against."""
 
 from __future__ import annotations
 

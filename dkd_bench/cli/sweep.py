@@ -1,4 +1,4 @@
-"""``dkd-bench sweep``: one defence at several values of a setting."""
+"""``dkd-bench sweep``: measure one defence at several values of a setting."""
 
 from __future__ import annotations
 

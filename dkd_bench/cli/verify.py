@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from dkd_bench.cli.console import note, report_error, reported_progress, show
-from dkd_bench.cli.options import DataRoot, Device, OutputFormat
+from dkd_bench.cli.options import DataRoot, Device, OutputFormat, as_option
 from dkd_bench.errors import ConfigError, ExitCode
 
 MOST_SHOWN = 20
-"""Findings told one by one; ``--format json`` has all."""
+"""Number of findings that are listed, at most; ``--format json`` has all."""
 
 
 Run = Annotated[Path | None, typer.Argument(metavar="RUN", help="The folder of a run.")]
@@ -51,7 +51,7 @@ def verify(
     _report_findings(report.findings)
     show(render_report(report, output_format))
     if run and isinstance(report, AuditReport):
-        note(keep_verification(report, run))
+        note(keep_verification(report, run).spelled(as_option))
     return ExitCode.CHECK_FAILED if report.findings else ExitCode.DONE
 
 

@@ -1,4 +1,4 @@
-"""Datasets: what they are, the loaders that come with dkd-bench, and the images that a run takes of one."""
+"""Datasets: their types, the loaders that come with dkd-bench, and the images that a run takes of one."""
 
 from dkd_bench.data._dataset import Dataset, DatasetLoader, ImageSpec, Split, data_root, select_balanced
 from dkd_bench.data._images import CHUNK_SIZE, Chunk, RunImages

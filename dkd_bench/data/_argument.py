@@ -1,10 +1,10 @@
-"""What follows the colon in ``--dataset NAME:ARGUMENT``, checked alike for every dataset."""
+"""Checks of the part after the colon in ``--dataset NAME:ARGUMENT``, alike for every dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from dkd_bench.errors import DatasetError
+from dkd_bench.errors import DatasetError, FieldName
 
 
 def refuse_argument(name: str, argument: str | None) -> None:
@@ -14,7 +14,9 @@ def refuse_argument(name: str, argument: str | None) -> None:
         DatasetError: if there is one.
     """
     if argument is not None:
-        raise DatasetError(f"dataset {name!r} takes no argument, got {argument!r}; write --dataset {name}")
+        raise DatasetError(
+            f"dataset {name!r} takes no argument, got {argument!r}; write ", FieldName("dataset"), f" {name}"
+        )
 
 
 def path_argument(name: str, argument: str | None, *, what: str) -> Path:
@@ -24,5 +26,5 @@ def path_argument(name: str, argument: str | None, *, what: str) -> Path:
         DatasetError: if there is no argument.
     """
     if not argument:
-        raise DatasetError(f"dataset {name!r} needs {what}, got none; write --dataset {name}:PATH")
+        raise DatasetError(f"dataset {name!r} needs {what}, got none; write ", FieldName("dataset"), f" {name}:PATH")
     return Path(argument).expanduser()

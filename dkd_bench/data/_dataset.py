@@ -1,4 +1,4 @@
-"""What a dataset is, whatever file it came from."""
+"""Datasets in memory, whatever file they came from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Norm
-from dkd_bench.errors import ConfigError, DatasetError
+from dkd_bench.errors import ConfigError, DatasetError, FieldName
 from dkd_bench.store.digests import digest_json, digest_tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """The shape of a dataset's images and the number of its classes: all a network needs to be built."""
+    """Shape of a dataset's images and number of its classes: all a network needs to be built."""
 
     channels: int
     height: int
@@ -33,7 +33,7 @@ class Split:
     labels: Tensor
     """int64, shape ``(N,)``, values 0 to K - 1."""
     white: int = 255
-    """The stored value that becomes 1.0."""
+    """Stored value that becomes 1.0."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -71,9 +71,9 @@ class Dataset:
     test: Split
     n_classes: int
     default_n_examples: int = 1000
-    """How many test images a run takes unless it says otherwise."""
+    """Number of test images that a run takes unless it says otherwise."""
     default_eps: dict[Norm, float] = field(default_factory=lambda: {"linf": 8 / 255, "l2": 0.5})
-    """The budget of a run that names none, for each norm, in [0, 1] pixel units."""
+    """Budget of a run that names none, by norm, in [0, 1] pixel units."""
 
     def __post_init__(self) -> None:
         for split_name, split in (("train", self.train), ("test", self.test)):
@@ -103,7 +103,7 @@ class Dataset:
 
 
 DatasetLoader = Callable[..., Dataset]
-"""A dataset plugin: ``loader(*, argument: str | None, root: Path | None) -> Dataset``.
+"""Signature of a dataset plugin: ``loader(*, argument: str | None, root: Path | None) -> Dataset``.
 
 ``argument`` is what follows the colon in ``--dataset npz:FILE``; ``root`` is ``--data-root``.
 """
@@ -119,7 +119,9 @@ def select_balanced(labels: Tensor, *, n_examples: int, seed: int) -> Tensor:
         ConfigError: if ``n_examples`` is not in [1, N].
     """
     if not 1 <= n_examples <= len(labels):
-        raise ConfigError(f"--n-examples must be from 1 to {len(labels)}, the test images there are; got {n_examples}")
+        raise ConfigError(
+            FieldName("n_examples"), f" must be from 1 to {len(labels)}, the test images there are; got {n_examples}"
+        )
     generator = torch.Generator().manual_seed(seed)
     ranked: list[tuple[int, int, int]] = []
     classes = sorted(set(labels.tolist()))

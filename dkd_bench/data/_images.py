@@ -1,4 +1,4 @@
-"""The images of a run: a seeded choice of test images, cut into canonical chunks."""
+"""Images of a run: a seeded choice of test images, cut into canonical chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dkd_bench.data._dataset import Dataset
 from dkd_bench.store.digests import digest_tensors
 
 CHUNK_SIZE = 250
-"""Images in a canonical chunk: the grain of resume and of memory. Changing it changes every craft's key."""
+"""Number of images in a canonical chunk: the grain of resume and of memory. Another one changes every craft's key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunImages:
-    """The test images that a run attacks, in their order."""
+    """Test images that a run attacks, in their order."""
 
     dataset: Dataset
     indices: Tensor

@@ -1,4 +1,4 @@
-"""Turns the words after ``--dataset`` into a dataset."""
+"""Loading of the dataset that the words after ``--dataset`` name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images that come with the installation: scikit-learn's 8x8 digits."""
+"""Digits dataset, which comes with the installation: scikit-learn's 8x8 images."""
 
 from __future__ import annotations
 

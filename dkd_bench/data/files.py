@@ -1,4 +1,4 @@
-"""A user's own images: one ``.npz`` file, or a folder for each class."""
+"""Datasets of a user's own images: one ``.npz`` file, or a folder for each class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, read with torchvision, downloaded only if they are nowhere to be found.
+"""MNIST, Fashion-MNIST and CIFAR-10, read with torchvision, downloaded only if they are found nowhere.
 
 A data root is only ever read. What has to be unpacked or downloaded goes to the cache folder, through a
 temporary folder beside it, so that an interruption leaves nothing half-written behind.
@@ -25,7 +25,7 @@ from torchvision.datasets.utils import calculate_md5
 from dkd_bench.budget import Norm
 from dkd_bench.data._argument import refuse_argument
 from dkd_bench.data._dataset import Dataset, Split
-from dkd_bench.errors import DatasetError
+from dkd_bench.errors import DatasetError, FieldName
 from dkd_bench.store.cache import cache_root
 
 _N_CLASSES = 10
@@ -34,14 +34,14 @@ _N_EXAMPLES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """The files of one dataset, by their paths under a root."""
+    """Files of one dataset, by their paths under a root."""
 
     name: str
     archives: Mapping[str, str]
-    """Path to MD5, as torchvision lists them."""
+    """MD5 digests by path, as torchvision lists them."""
     unpacked: tuple[str, ...]
     fetch: Callable[[Path], object]
-    """Unpack the archives under a root, downloading those that are not there."""
+    """Function that unpacks the archives under a root, downloading those that are not there."""
 
 
 def load_mnist(*, argument: str | None, root: Path | None) -> Dataset:
@@ -152,7 +152,8 @@ def _locate(source: _Source, root: Path | None) -> Path:
     """Return the folder under which all of the unpacked files lie, unpacking or downloading if need be."""
     if root is not None and not root.is_dir():
         raise DatasetError(
-            f"--data-root (or DKD_BENCH_DATA) must be a folder, got {root}; correct it, or leave it out to download"
+            FieldName("data_root"),
+            f" (or DKD_BENCH_DATA) must be a folder, got {root}; correct it, or leave it out to download",
         )
     archives: dict[str, Path] = {}
     for folder in (root, _store()):
@@ -189,8 +190,9 @@ def _unpack(source: _Source, archives: Mapping[str, Path], root: Path | None) ->
             raise DatasetError(
                 f"dataset {source.name!r}: expected {', '.join(missing)}, or these unpacked, under "
                 f"{root or store}, found none of them and could not download them into {store} "
-                f"({_one_line(error)}); connect and run again, or name the folder that has them with "
-                "--data-root or DKD_BENCH_DATA"
+                f"({_one_line(error)}); connect and run again, or name the folder that has them with ",
+                FieldName("data_root"),
+                " or DKD_BENCH_DATA",
             ) from error
         raise DatasetError(
             f"dataset {source.name!r} could not be unpacked into {store}: {_one_line(error)}; "

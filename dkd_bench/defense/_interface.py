@@ -1,4 +1,4 @@
-"""The interface of a defence: all that the harness knows of one."""
+"""Interface of a defence: all that the harness knows of one."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from dkd_bench.target.surrogates import ensemble_surrogates
 from dkd_bench.training import Recipe, TrainingSet
 
 ABSTAIN = -1
-"""The answer of a defence that rejects an image."""
+"""Answer of a defence that rejects an image."""
 
 NO_MAJORITY = -2
-"""The answer of a vote that failed; always an error (paper, section 4.2)."""
+"""Answer of a vote that failed; always an error (paper, section 4.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefenseMeta:
-    """What a defence declares of itself; the harness checks it and acts on it."""
+    """Declaration of a defence about itself; the harness checks it and acts on it."""
 
     name: str
     title: str
     paper: str = ""
     randomized: bool = False
-    """Answers differ between calls: scored over repeated draws, attacked in expectation."""
+    """Whether answers differ between calls: such a defence is scored over repeated draws, attacked in expectation."""
     abstains: bool = False
-    """May answer ``ABSTAIN``: rejects are counted, and shown beside the accuracy."""
+    """Whether it may answer ``ABSTAIN``: rejects are counted, and shown beside the accuracy."""
     non_differentiable: bool = False
-    """The members' gradients do not see the protection: without ``surrogates`` there is no adaptive attack."""
+    """Whether the members' gradients miss the protection: without ``surrogates`` there is no adaptive attack."""
     optimizes: bool = False
-    """``predict`` searches by gradients at test time, so that the gradient of the whole is not to be had."""
+    """Whether ``predict`` searches by gradients at test time, so that the whole has no gradient to be had."""
 
     @property
     def hides_gradients(self) -> bool:

@@ -1,4 +1,4 @@
-"""The target of last resort: a defence's answers, for attacks that need no more."""
+"""Target of last resort: a defence's answers, for attacks that need no more."""
 
 from __future__ import annotations
 

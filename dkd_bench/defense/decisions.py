@@ -52,11 +52,11 @@ def boosted(logits: Tensor, *, top_n: int = 2) -> Tensor:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRule:
-    """How the logits of several members become one label, with what a board says of it."""
+    """Rule by which the logits of several members become one label, with what a board says of it."""
 
     facts: RuleFacts
     decide: Callable[[Tensor], Tensor]
-    """From logits of the M members, shape ``(M, N, K)``, to int64 labels, shape ``(N,)``."""
+    """Function from logits of the M members, shape ``(M, N, K)``, to int64 labels, shape ``(N,)``."""
 
 
 def voting_rules(*, top_n: int) -> tuple[DecisionRule, ...]:

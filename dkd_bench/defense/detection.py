@@ -1,4 +1,4 @@
-"""How well the detectors of an abstaining defence tell adversarial images from clean ones: rates and ROC curves."""
+"""Detection performance of an abstaining defence: rates and ROC curves on adversarial images and clean ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dkd_bench.records import DetectorRecord
 from dkd_bench.target.randomness import isolated_randomness
 
 ROC_POINTS = 50
-"""Points of a ROC curve that are kept in a record."""
+"""Number of points of a ROC curve that are kept in a record."""
 
 
 @dataclass(slots=True)
 class _Excesses:
-    """By how much one detector rejects, image by image."""
+    """Excess of one detector over its threshold, image by image."""
 
     clean: list[float] = field(default_factory=list)
     adversarial: dict[str, list[float]] = field(default_factory=dict)
-    """By candidate."""
+    """Excesses on adversarial images, by candidate."""
 
 
 @final
 class DetectorTallies:
-    """Collects what the detectors of a defence say of clean images and of those of each candidate."""
+    """Collector of what the detectors of a defence say of clean images and of those of each candidate."""
 
     def __init__(self, defense: Defense, *, seed: int) -> None:
         """Ask ``defense``, if it abstains; a random choice inside it is seeded by ``seed``."""

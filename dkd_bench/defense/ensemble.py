@@ -1,4 +1,4 @@
-"""The base of defences that are a vote of networks."""
+"""Base class of defences that are a vote of networks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dkd_bench.defense.decisions import DecisionRule, voting_rules
 
 
 class VotingEnsemble(Defense, ABC):
-    """A defence that votes: networks and ``fit`` are the author's, the two decision rules are ours.
+    """Defence that votes: networks and ``fit`` are the author's, the two decision rules are ours.
 
     All ``decision_rules`` judge the same logits; it answers by ``boosted`` (the paper's ``*``).
     """
 
     top_n: int = 2
-    """How many classes each member names in the boosted vote."""
+    """Number of classes that each member names in the boosted vote."""
 
     @property
     @final

@@ -1,4 +1,4 @@
-"""The black-box reference: the adversary's own network, trained on the same images (paper, section 4.2)."""
+"""Black-box reference: the adversary's own network, trained on the same images (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dkd_bench.defense.single import SingleNetwork
 from dkd_bench.training.networks import build_network, reference_network_name
 
 SEED_OFFSET = 1_000_003
-"""Added to a run's seed, so that the adversary's network shares no random number with the defences."""
+"""Offset to a run's seed, so that the adversary's network shares no random number with the defences."""
 
 
 @final

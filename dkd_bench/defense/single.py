@@ -1,4 +1,4 @@
-"""The base of defences that are one network."""
+"""Base class of defences that are one network."""
 
 from __future__ import annotations
 

@@ -19,25 +19,25 @@ from dkd_bench.steps.prepare import Prepared
 from dkd_bench.steps.scoring import decided
 
 Source = Literal["answers", "numbers", "challenges", "run"]
-"""What raised a doubt: clean answers, cells that contradict each other, attacking again, or how the run went."""
+"""Origin of a doubt: clean answers, cells that contradict each other, attacking again, or how the run went."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
-    """A flag, and what it concerns."""
+    """Flag, with what it concerns."""
 
     flag: FlagRecord
     source: Source
     defense: str
     cell: CellKey | None = None
-    """The cell whose number it casts doubt on; ``None`` for every number of the defence."""
+    """Cell whose number it casts doubt on; ``None`` for every number of the defence."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubts:
-    """All that was found against the numbers of a run."""
+    """Doubts in the numbers of a run."""
 
     raised: tuple[Doubt, ...] = ()
     failed: bool = False
@@ -121,7 +121,7 @@ def doubt_interrupted(
 
 
 def doubt_state(prepared: Prepared, first: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Doubt]:
-    """Ask again what was asked first: a defence that has learnt from the attacks since answers otherwise.
+    """Ask the first questions again: a defence that has learnt from the attacks since then answers otherwise.
 
     Args:
         prepared: the run's defences and images.

@@ -1,4 +1,4 @@
-"""The probe: looks at a trained defence for what it needs an attack to know and does not declare."""
+"""Probe of a trained defence's answers: it finds what the defence does, does not declare, and an attack must know."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dkd_bench.target.variation import answers_differ
 PROBED_IMAGES = 16
 SEED = 20
 MOST_WITHOUT_GRADIENT = 0.1
-"""Share of images that may be without gradient: a few saturated ones are found on honest networks too."""
+"""Share of images that may be without gradient: a few saturated ones occur on honest networks too."""
 MOST_LED_NOWHERE = 0.5
 """Share of images on which a step along the gradient may do no better than the best of some random ones."""
 STEP = 0.05
-"""Length of those steps in Linf."""
+"""Length in Linf of the steps along the gradient, and of the random ones."""
 RANDOM_STEPS = 4
 ROUNDING = 1e-5
-"""How far from a probability rounding may carry one (AutoAttack's own check)."""
+"""Distance from a probability, in [0, 1], up to which rounding may carry one (AutoAttack's own check)."""
 
 
 def probe(defense: Defense, images: Tensor) -> tuple[FlagRecord, ...]:

@@ -1,4 +1,4 @@
-"""Challenge: small attacks on the attack itself, to see whether its number holds (Carlini et al. 2019).
+"""Challenges: small attacks on an attack itself, to see whether its number holds (Carlini et al. 2019).
 
 A few images are attacked without any budget, again with twice as many steps, and with random noise. Each must go as it
 does for an attack that works; what does not is a flag.
@@ -31,11 +31,11 @@ from dkd_bench.store.digests import digest_json, seed_from
 
 FEWEST_IMAGES, MOST_IMAGES = 8, 128
 IMAGES_PER_CHALLENGED = 8
-"""Every eighth image of a run is challenged, but not fewer and not more than the two numbers above; in the whole box,
-where none may stand, the fewest do."""
+"""Inverse of the share of images challenged, every eighth, but not fewer and not more than the two numbers above; in
+the whole box, where none may stand, the fewest do."""
 NOISE_DRAWS = 10
 WHOLE_BOX = Budget(norm="linf", eps=1.0)
-"""Every pixel may take any value."""
+"""Budget within which every pixel may take any value."""
 TOLERATED_STANDING = 0.05
 """Share of images that may stand the whole box, or one of them: some draw of a random defence is always right."""
 TOLERATED_LOSS = 0.02
@@ -44,7 +44,7 @@ TOLERATED_LOSS = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raised:
-    """A flag, and the cell whose number it casts doubt on; of ``None`` on every number of the defence."""
+    """Flag, with the cell whose number it casts doubt on; ``None`` for every number of the defence."""
 
     flag: FlagRecord
     cell: CellRecord | None = None
@@ -52,7 +52,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenged:
-    """What came of the challenges of one defence."""
+    """Results of the challenges of one defence."""
 
     raised: tuple[Raised, ...] = ()
     failed: bool = False
@@ -61,7 +61,7 @@ class Challenged:
 
 @final
 class Challenger:
-    """Challenges the attacks of a run on one defence after the other."""
+    """Challenger of the attacks of a run, one defence after the other."""
 
     def __init__(self, prepared: Prepared, crafter: Crafter) -> None:
         """Work on what a run prepared; what is crafted is kept and found again, as a run's own crafts are."""

@@ -1,4 +1,4 @@
-"""Contradictions: cells that cannot both be right, as those of masked gradients; knows records only.
+"""Contradictions between cells that cannot both be right, as with masked gradients; knows records only.
 
 An attack that sees more, takes more steps or may go further must do at least as well on every image. Where it does
 not, its number says how weak the attack is, not how strong the defence (Carlini et al. 2019; Pintor et al. 2022).
@@ -20,8 +20,8 @@ TOLERATED_SHARE = 0.02
 TOLERATED_IMAGES = 2
 """Images, and the share of them, on which a stronger attack may do worse by chance: a start, a rounding."""
 TRANSFER_GAP = 0.2
-"""Share of images fooled on the surrogate alone from which it is another classifier than the defence; of a randomised
-defence twice as much, since one draw of its surrogate is held against many of its own."""
+"""Share of images fooled on the surrogate alone from which on it is another classifier than the defence; of a
+randomised defence twice as much, since one draw of its surrogate is held against many of its own."""
 TELLING_FALL = 0.05
 """Accuracy that an attack must have taken at one eps before it is asked to take more at twice as much."""
 CHANCE = 0.1

@@ -1,1 +1,1 @@
-"""Executors: where crafts are made."""
+"""Executors: processes in which crafts are made."""

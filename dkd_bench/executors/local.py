@@ -1,4 +1,4 @@
-"""Crafting on several cores: worker processes fill the store, and the run then finds there what it wants.
+"""Crafting on several cores: worker processes fill the store, and the run then finds there what it needs.
 
 The store is the only channel. A worker that dies, or whose attack fails, leaves its craft to the run itself,
 which meets the error where it is reported.
@@ -30,7 +30,7 @@ from dkd_bench.store.files import TensorStore
 SECONDS_BETWEEN_LOOKS = 0.2
 
 Job = tuple[int, int]
-"""The position of a craft in the plan, and the number of a chunk."""
+"""Position of a craft in the plan, and the number of a chunk."""
 
 
 def crafted_ahead(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft, int]]:

@@ -1,4 +1,4 @@
-"""How long crafts will still take, from those of the same attacks that were made."""
+"""Estimate of how long the missing crafts will take, from those of the same attacks that were made."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What a craft of one chunk costs beside others."""
+    """Cost of crafting one chunk, relative to others."""
 
     attack: str
-    """Attacks differ a thousandfold; only crafts of the same one say how long a craft takes."""
+    """Name of the attack: attacks differ a thousandfold, so only crafts of the same one say how long a craft takes."""
     layers: int
-    """Layers evaluated for one answer: where networks are small, an evaluation takes its time by them."""
+    """Number of layers evaluated for one answer: it decides the time of an evaluation where networks are small."""
 
 
 @final
 class RemainingCrafts:
-    """The crafts that are missing, and how long they will take."""
+    """Crafts that are missing, with an estimate of how long they will take."""
 
     def __init__(self, missing: Mapping[str, Workload], *, at_once: int) -> None:
         """Take the workload of every missing craft by its key, and how many are made side by side."""
@@ -30,7 +30,7 @@ class RemainingCrafts:
         self._seconds_a_layer: dict[str, float] = {}
 
     def made(self, key: str, seconds: float) -> None:
-        """Take note of a craft that took ``seconds``; one that was not missing says nothing."""
+        """Learn from a craft that took ``seconds``; one that was not missing says nothing."""
         workload = self._missing.pop(key, None)
         if workload is not None:
             self._seconds_a_layer[workload.attack] = seconds / max(1, workload.layers)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dkd_bench.budget import Norm
-from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
+from dkd_bench.errors import ConfigError, EvidenceError, FieldName, UnknownNameError
 from dkd_bench.leaderboard._external import eps_as_text, fraction_of
 from dkd_bench.records import CellRecord, DefenseRecord, Fraction, RunRecord
 from dkd_bench.records.flags import row_status
@@ -16,6 +16,7 @@ from dkd_bench.threats import STANDARD, facts_of, in_reading_order, sees_whole
 
 AUTOATTACK = "autoattack"
 """The attack that RobustBench ranks by, made on the whole defence."""
+_FIELDS = FieldName("fields", option="field")
 _STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """What AutoAttack's standard version is made of."""
 _TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
@@ -105,8 +106,11 @@ def robustbench_row(
     missing = [name for name in _TO_GIVE if name not in given and name != "footnote"]
     if missing:
         raise ConfigError(
-            f"RobustBench also wants {', '.join(missing)}, which the run does not know; give each as "
-            f"--field NAME=VALUE, such as --field {missing[0]}={_EXAMPLES[missing[0]]}"
+            f"RobustBench also wants {', '.join(missing)}, which the run does not know; give each as ",
+            _FIELDS,
+            " NAME=VALUE, such as ",
+            _FIELDS,
+            f" {missing[0]}={_EXAMPLES[missing[0]]}",
         )
     assert cell.clean_accuracy is not None, "a cell with status ok has its clean accuracy"
     measured: dict[str, str | bool | int] = {
@@ -133,7 +137,9 @@ def named_row(record: RunRecord, name: str | None) -> RowName:
     )
     if not rows:
         raise ConfigError(
-            "RobustBench wants accuracy within a budget, and the run has none; run with --attack autoattack"
+            "RobustBench wants accuracy within a budget, and the run has none; run with ",
+            FieldName("attacks"),
+            f" {AUTOATTACK}",
         )
     found = [each for each in rows if name in (None, str(each), each.in_full)]
     if len(found) == 1:
@@ -142,7 +148,9 @@ def named_row(record: RunRecord, name: str | None) -> RowName:
         raise UnknownNameError("row", str(name), _names(rows), known_as="The run has")
     raise ConfigError(
         f"a RobustBench file has one row, and {'the run' if name is None else repr(name)} has {len(found)}; "
-        f"name one with --row: {', '.join(_names(found))}"
+        "name one with ",
+        FieldName("row"),
+        f": {', '.join(_names(found))}",
     )
 
 
@@ -158,13 +166,13 @@ def parse_fields(words: Sequence[str]) -> dict[str, str | bool | int]:
     for word in words:
         name, equals, value = (part.strip() for part in word.partition("="))
         if not equals or not name:
-            raise ConfigError(f"--field takes NAME=VALUE, got {word!r}")
+            raise ConfigError(_FIELDS, f" takes NAME=VALUE, got {word!r}")
         if name in _FROM_THE_RUN:
-            raise ConfigError(f"--field {name} cannot be given: the run has measured it; leave it out")
+            raise ConfigError(_FIELDS, f" {name} cannot be given: the run has measured it; leave it out")
         if name not in _TO_GIVE:
             raise UnknownNameError("field", name, _TO_GIVE, known_as="RobustBench's that can be given")
         if name in fields:
-            raise ConfigError(f"--field gives {name!r} twice; give it once")
+            raise ConfigError(_FIELDS, f" gives {name!r} twice; give it once")
         fields[name] = _parse(name, value)
     return fields
 
@@ -203,7 +211,10 @@ def _parse(name: str, word: str) -> str | bool | int:
         }
         expected = kinds.get(name, "a text")
         raise ConfigError(
-            f"--field {name} must be {expected}, got {word!r}; write --field {name}={_EXAMPLES[name]}"
+            _FIELDS,
+            f" {name} must be {expected}, got {word!r}; write ",
+            _FIELDS,
+            f" {name}={_EXAMPLES[name]}",
         ) from None
     return word
 
@@ -229,7 +240,9 @@ def _check_run(record: RunRecord) -> None:
         of = "" if dataset.n_test is None else f" of {dataset.n_test}"
         raise ConfigError(
             f"RobustBench evaluates its {size} test images of {dataset.name}, the run has {dataset.n}{of}, and a part "
-            f"is not comparable; run again with --n-examples {size}"
+            f"is not comparable; run again with ",
+            FieldName("n_examples"),
+            f" {size}",
         )
     if not record.complete:
         raise ConfigError("the run is incomplete, and RobustBench's row cannot say so; finish it with its own command")
@@ -263,7 +276,11 @@ def _check_cell(record: RunRecord, row: RowName) -> CellRecord:
         whole = next(filter(sees_whole, STANDARD))
         raise ConfigError(
             f"{row} was not attacked by {AUTOATTACK} under the {whole} threat model, which is what RobustBench ranks "
-            f"by; run with --attack {AUTOATTACK} --threat-model {whole}"
+            "by; run with ",
+            FieldName("attacks"),
+            f" {AUTOATTACK} ",
+            FieldName("threat_models"),
+            f" {whole}",
         )
     cell = attacked[in_reading_order(attacked)[0]]
     if cell.status != "ok":
@@ -302,7 +319,9 @@ def _check_attack(record: RunRecord) -> None:
     if changed:
         raise ConfigError(
             f"RobustBench ranks by AutoAttack's standard version, and the run changed {', '.join(changed)}; "
-            f"run it without --set for {AUTOATTACK}"
+            "run it without ",
+            FieldName("settings"),
+            f" for {AUTOATTACK}",
         )
 
 

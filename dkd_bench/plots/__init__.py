@@ -1,4 +1,4 @@
-"""Figures, a module each: what is gathered from a run or a sweep, and how it is drawn, as separate functions.
+"""Figures of runs and sweeps, a module each; gathering the data and drawing it are separate functions.
 
 Of each figure a function gathers plain numbers, and a pure one makes a matplotlib figure of them. ``draw`` makes all
 pictures of runs and writes them where the leaderboard links them; ``figure_bytes`` makes a file of any figure.

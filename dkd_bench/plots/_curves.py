@@ -1,4 +1,4 @@
-"""Accuracy against the norm of the perturbation: a row for each attack, a column for each threat model.
+"""Curves of accuracy against perturbation norm: a row for each attack, a column for each threat model.
 
 ``run_curves`` gathers the curves from a run's record, ``curves_figure`` draws them.
 """
@@ -36,7 +36,7 @@ class CurvePoint(NamedTuple):
     """Accuracy within one budget."""
 
     eps: float
-    """In [0, 1] pixel units; 0 for the clean images."""
+    """Budget in [0, 1] pixel units; 0 for the clean images."""
     accuracy: float
     ci95: tuple[float, float]
 
@@ -46,7 +46,7 @@ class Curve:
     """One defence under one decision rule, threat model and attack."""
 
     label: str
-    """Of the defence and its rule: one colour."""
+    """Name of the defence and its rule; curves with one label share a colour."""
     threat_model: str
     attack: str
     norm: Norm
@@ -55,12 +55,12 @@ class Curve:
     ground: str = ""
     """Digest of what else curves must share to be drawn together: images and attack."""
     distances: tuple[float | None, ...] = ()
-    """For each image, the smallest norm at which it was got wrong: 0 when clean, ``None`` never; empty if unknown."""
+    """Smallest norm at which each image is fooled: 0 if wrong when clean, ``None`` if never; empty if unknown."""
     points: tuple[CurvePoint, ...] = ()
 
     @property
     def row(self) -> tuple[str, int, str, Norm, str]:
-        """The panels that it may be drawn in: images, attack and norm."""
+        """Row of panels that it may be drawn in: images, attack and norm."""
         return self.dataset, self.n, self.attack, self.norm, self.ground
 
 
@@ -69,7 +69,7 @@ class AccuracyCurve:
     """A step function of the norm: each accuracy holds from its norm to the next."""
 
     norms: tuple[float, ...]
-    """Ascending, from 0."""
+    """Perturbation norms, ascending, from 0."""
     accuracy: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Draws runs: the curves of all of them, the other pictures one by one, and the links to them."""
+"""Drawing of runs: the curves of all of them, the other pictures one by one, and the links to them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _found_runs(paths: Sequence[Path]) -> list[_Run]:
 
 
 def _all_curves(runs: Sequence[_Run]) -> Figure:
-    """Return the curves of all runs; a curve names its run only where two would be told apart by nothing else."""
+    """Return the curves of all runs; a label names its run only where two curves would otherwise be labelled alike."""
     curves = [curve for run in runs for curve in run_curves(run.record, label=None)]
     if len({(curve.row, curve.threat_model, curve.label) for curve in curves}) < len(curves):
         curves = [curve for run in runs for curve in run_curves(run.record, label=run.label)]
@@ -161,7 +161,7 @@ _PICTURES: Mapping[str, Callable[[EvidenceKept, str], tuple[str, Figure]]] = {
     "examples": _examples,
     "latents": _latents,
 }
-"""The pictures of one defence of one run: its evidence and the defence to the file's name and the figure."""
+"""Functions that make the pictures of one defence of a run: each returns the file's name and the figure."""
 
 
 def _check_weights(record: RunRecord) -> None:

@@ -1,4 +1,4 @@
-"""The evidence of a run as its folder or the cache kept it, with its networks: what several figures gather from."""
+"""Evidence of a run as its folder or the cache kept it, with the run's networks: what several figures read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dkd_bench.steps.prepare import Prepared
 
 
 class LeftOutError(Exception):
-    """A picture cannot be drawn, and why; the run's other pictures can."""
+    """A picture that cannot be drawn, with the reason; the run's other pictures can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +33,12 @@ class KeptChunk:
     images: Mapping[str, Tensor]
     """Target to adversarial images, shape ``(n, C, H, W)``; rows not covered hold the clean image."""
     covered: Tensor
-    """bool, shape ``(n,)``."""
+    """Rows whose adversarial image is kept: bool, shape ``(n,)``."""
 
 
 @final
 class EvidenceKept:
-    """What is left of a run's crafts, found by the keys in its record."""
+    """Evidence that is left of a run's crafts, found by the keys in its record."""
 
     def __init__(self, record: RunRecord, folder: Path, bench: Prepared) -> None:
         """Look in ``folder``, then in the cache.

@@ -1,4 +1,4 @@
-"""A handful of images as they are seen: clean, what was added, and what came of it.
+"""Example images of one defence: clean, the perturbation, and the image under attack with the answers.
 
 ``gather_examples`` takes them from a run's evidence, ``examples_figure`` draws them.
 """
@@ -42,9 +42,9 @@ class ExampleImage:
     adversarial: Pixels
     label: int
     clean_answer: int
-    """The defence's label; ``ABSTAIN`` and ``NO_MAJORITY`` allowed."""
+    """Defence's label for the clean image; ``ABSTAIN`` and ``NO_MAJORITY`` allowed."""
     answer: int
-    """The same, under attack."""
+    """Defence's label under attack; the same values allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,12 @@ class ExamplesData:
     title: str
     threat_model: str
     images: tuple[ExampleImage, ...]
-    """Those that the attack broke, then those that held."""
+    """Images that the attack broke, then those that held."""
 
 
 @dataclass(slots=True)
 class _Shown:
-    """The images of a picture of examples."""
+    """Images chosen for a picture of examples."""
 
     broken: list[ExampleImage] = field(default_factory=list)
     held: list[ExampleImage] = field(default_factory=list)

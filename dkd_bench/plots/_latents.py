@@ -1,4 +1,4 @@
-"""Where the members put the same images: their latents, projected onto the two widest directions of all.
+"""Scatter plot of the members' latents of the same images, projected onto the two widest directions of all.
 
 ``gather_latents`` takes them from the networks of a run, ``latents_figure`` draws them.
 """
@@ -26,13 +26,13 @@ _MOST_CLASSES_AS_SIGNS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentsData:
-    """The members' latents on the same images."""
+    """Latents of the same images in each member."""
 
     title: str
     latents: Mapping[str, NDArray[np.float32]]
-    """Member to its latents, shape ``(N, D)``, one D for all."""
+    """Latents by member, shape ``(N, D)``, one D for all."""
     classes: NDArray[np.int64]
-    """The images' labels, shape ``(N,)``."""
+    """Labels of the images, shape ``(N,)``."""
 
 
 @torch.no_grad()

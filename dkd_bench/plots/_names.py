@@ -1,4 +1,4 @@
-"""What pictures and the things in them are called, and in which order they stand."""
+"""Names of pictures and of what they show, and the order in which they stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a figure to the bytes of a file: the same figure, the same bytes."""
+"""Rendering of a figure to the bytes of a file: the same figure, the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one look of all pictures: colours that colour-blind people tell apart, and type readable in a README."""
+"""Common style of all pictures: colours that colour-blind people tell apart, and type readable in a README."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito (2008), their yellow replaced by gray, since it does not show on white."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""Beside the colour, for print without it."""
+"""Marker shapes that go with the colours, for print without colour."""
 
 Dashes = Literal["-", "--", "-.", ":"]
 DASHES: tuple[Dashes, ...] = get_args(Dashes)
 
 NORM_WORDS: dict[Norm, str] = {"linf": "Linf norm", "l2": "L2 norm", "l0": "L0: values changed"}
-"""What stands at an axis of norms."""
+"""Axis title for norms, by norm."""
 
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,

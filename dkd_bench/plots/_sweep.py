@@ -1,4 +1,4 @@
-"""What a setting of a defence changes (paper, Fig. 5): panels over one axis, other defences as levels.
+"""Figure of a sweep (paper, Fig. 5): panels over the values of a setting, other defences as levels.
 
 ``gather_sweep`` takes the numbers from a sweep, ``sweep_figure`` draws them.
 """
@@ -22,7 +22,7 @@ Measured = tuple[float, tuple[float, float] | None]
 """A value, and its interval if it has one."""
 
 _ALONE = "#333333"
-"""Of a series that shares its panel with no other, and of the levels beside it."""
+"""Colour of a series that is alone in its panel, and of the levels beside it."""
 
 _PANEL_INCHES, _HEIGHT_INCHES = 2.6, 3.3
 
@@ -31,20 +31,20 @@ _LSS, _SCALE_FREE, _CLEAN = "LSS (raw margin)", "LSS, scale-free", "clean accura
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepFigureData:
-    """What was measured at each value of a setting, and of other defences once."""
+    """Measurements at each value of a setting, and of other defences once."""
 
     setting: str
     values: tuple[float, ...]
-    """Of the setting, in the order of each series."""
+    """Values of the setting, in the order of each series."""
     series: Mapping[str, tuple[Measured | None, ...]]
-    """Label to what was measured at each value; ``None`` leaves a gap."""
+    """Measurements by label of the series, one for each value; ``None`` leaves a gap."""
     levels: Mapping[str, Mapping[str, Measured]] = field(default_factory=dict)
-    """Other defences, by name: label of a series to what was measured of them."""
+    """Measurements of other defences: the defence's name to label of the series to measurement."""
     panels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Which series share a panel, by the panel's title; empty: each series has its own."""
+    """Labels of the series in each panel, by the panel's title; empty: each series has its own."""
     title: str = ""
     note: str = ""
-    """What bars and bands are, on how many images: one or two lines below the panels."""
+    """Explanation of bars and bands, with the number of images: one or two lines below the panels."""
 
     def __post_init__(self) -> None:
         if not self.values or not self.series:

@@ -1,4 +1,4 @@
-"""Which member's examples fool which other member: a matrix as a heat map.
+"""Heat map of transfer between members: which member's examples fool which other member.
 
 ``gather_transfer`` takes the numbers from a run's evidence, ``transfer_figure`` draws them.
 """
@@ -23,16 +23,16 @@ _CELL_INCHES = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferData:
-    """How the examples made on each member fare on all of them."""
+    """Transfer of the examples made on each member to all of them."""
 
     title: str
-    """Which defence, attack, budget and images."""
+    """Title with defence, attack, budget and images."""
     members: tuple[str, ...]
     fooled: tuple[tuple[float | None, ...], ...]
-    """Row: the member on which the examples were made; column: the member that judges. The share, of the images
-    it has right when clean, that it gets wrong under attack; ``None`` if it has none right."""
+    """Share, of the images a member has right when clean, that it gets wrong under attack. Row: the member on which the
+    examples were made; column: the member that judges. ``None`` if it has none right."""
     counted: tuple[int, ...]
-    """For each judge, the images it has right when clean."""
+    """Number of images that each judging member has right when clean."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Finds plugins by name: entry points, ``path/to/file.py:Class``, or ``name:argument`` for a family of defences.
+"""Lookup of plugins by name: entry points, ``path/to/file.py:Class``, or ``name:argument`` for a family of defences.
 
 Nothing here imports torch, so that ``dkd-bench list`` answers at once.
 """
@@ -16,11 +16,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from dkd_bench.errors import ConfigError, DkdBenchError, PluginError, UnknownNameError
+from dkd_bench.errors import ConfigError, DkdBenchError, FieldName, PluginError, UnknownNameError
 from dkd_bench.store.code import find_module
 
 Kind = Literal["defenses", "attacks", "datasets", "threat-models", "commands"]
-"""The kinds of plugin, as ``dkd-bench list`` calls them."""
+"""Kind of plugin, as ``dkd-bench list`` calls it."""
 
 GROUPS: Mapping[Kind, str] = {
     "defenses": "dkd_bench.defenses",
@@ -40,15 +40,15 @@ _ONE_OF: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginSummary:
-    """What can be said of a plugin without importing it."""
+    """Facts on a plugin that are known without importing it."""
 
     name: str
     location: str
-    """``package.module:Class``."""
+    """Entry point, ``package.module:Class``."""
     distribution: str
-    """The installed distribution and its version."""
+    """Installed distribution with its version."""
     summary: str
-    """The first line of the plugin's docstring; empty where its source cannot be read."""
+    """First line of the plugin's docstring; empty where its source cannot be read."""
 
 
 def installed(kind: Kind) -> dict[str, EntryPoint]:
@@ -109,7 +109,9 @@ def load(kind: Kind, name: str) -> Any:
     if inspect.isfunction(plugin) and kind == "defenses":
         return _of_family(plugin, name, argument)
     if colon:
-        raise ConfigError(f"defence {family!r} takes no argument, got {argument!r}; write --defense {family}")
+        raise ConfigError(
+            f"defence {family!r} takes no argument, got {argument!r}; write ", FieldName("defenses"), f" {family}"
+        )
     return plugin
 
 

@@ -14,7 +14,7 @@ SettingsT = TypeVar("SettingsT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoSettings:
-    """For a plugin with nothing to set."""
+    """Settings of a plugin with nothing to set."""
 
 
 def settings_from_words(settings_type: type[SettingsT], words: Mapping[str, str], *, owner: str) -> SettingsT:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from dkd_bench.attacks import Attack
 
 ALL = "all"
-"""The word that stands for every attack of the standard suite; among defences, for every installed one."""
+"""Word that stands for every attack of the standard suite; among defences, for every installed one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """Attacks that belong together, by name; another choice of attacks is another version."""
+    """Named set of attacks that belong together; another choice of attacks is another version."""
 
     name: str
     version: int
@@ -45,8 +45,8 @@ STANDARD = Suite(
         "latent",
     ),
 )
-"""What ``--attack all`` runs; plan leaves out of it what does not apply to a defence. The last five are for defences
-that hide their gradients, reject images, or answer for the nearest image of a generator."""
+"""Attacks that ``--attack all`` runs; plan leaves out those that do not apply to a defence. The last five are for
+defences that hide their gradients, reject images, or answer for the nearest image of a generator."""
 
 
 def resolve_attacks(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a network's last linear layers read: its features, still differentiable."""
+"""Features of a network, still differentiable: the inputs of its last linear layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Call:
 
     read: Tensor
     node: Any
-    """Of its output in the graph of gradients; ``None`` without one."""
+    """Node of its output in the graph of gradients; ``None`` without one."""
 
 
 @final

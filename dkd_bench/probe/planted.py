@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dkd_bench.attacks import Attack
 from dkd_bench.budget import TOLERANCE, Budget, Norm, check_images, perturbation_norms
-from dkd_bench.errors import AttackError, ConfigError, EvidenceError
+from dkd_bench.errors import AttackError, ConfigError, EvidenceError, FieldName
 from dkd_bench.probe.features import LinearInputs
 from dkd_bench.probe.plane import parting_plane
 from dkd_bench.progress import Progress, SilentProgress
@@ -27,38 +27,38 @@ from dkd_bench.target.surrogates import Detecting
 Verdict = Literal["passed", "failed", "inconclusive"]
 
 MOST_BY_CHANCE = 0.5
-"""Share of images whose example random draws may find; over that it is no feat of the attack to find it too."""
+"""Share of images whose example random draws may find; beyond it, finding them says nothing of the attack."""
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
 _CANDIDATES = 10
-"""Points on the edge that are drawn for each one wanted: detectors may reject some."""
+"""Number of points on the edge that are drawn for each one wanted: detectors may reject some."""
 _FARTHEST = 1e4
-"""Over the distance wanted: how far along a direction a point is looked for whose clipped image is that far away."""
+"""Length, over the distance wanted, up to which a direction is searched for a clipped image that is that far away."""
 _HALVINGS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinarizationSettings:
-    """How the test is set up; the defaults are the paper's usual ones.
+    """Parameters of the binarisation test; the defaults are the paper's usual ones.
 
     Raises:
         ConfigError: if a number is out of range.
     """
 
     n_inner: int = 999
-    """Points inside the budget, the clean image among them."""
+    """Number of points inside the budget, the clean image among them."""
     n_boundary: int = 1
-    """Points on its edge; all of them are adversarial examples."""
+    """Number of points on its edge; all of them are adversarial examples."""
     eta: float = 0.95
-    """The inner points lie within this share of the budget."""
+    """Share of the budget, in (0, 1), within which the inner points lie."""
     closeness: float = 0.999
-    """How far the boundary is moved towards the nearest point on the edge, as a share of the way."""
+    """Share of the way, in (0, 1), that the boundary is moved towards the nearest point on the edge."""
     random_draws: int = 200
-    """Points of the budget that chance has for each image."""
+    """Number of points of the budget that chance has for each image."""
     required_success: float = 0.95
-    """Share of the images whose example the attack must find."""
+    """Share of the images whose example the attack must find, in (0, 1]."""
     draws: int = 1
-    """Evaluations averaged in each answer that the attack sees, for a randomised network (EOT)."""
+    """Number of evaluations averaged in each answer that the attack sees, for a randomised network (EOT)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,28 +76,28 @@ class BinarizationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinarizationResult:
-    """How an attack did on the examples that were put there for it to find."""
+    """Result of an attack on the examples that were put there for it to find."""
 
     attack: str
     n_images: int
     n_setup_failed: int
-    """Images for which no read-out separates the points; they count for nothing."""
+    """Number of images for which no read-out separates the points; they count for nothing."""
     attack_success: float | None
     """Share of the other images whose example the attack found; ``None`` if there is no other."""
     random_success: float | None
-    """Share of them on which one of the random draws is such an example."""
+    """Share of the other images on which one of the random draws is such an example."""
     required_success: float
     error: str | None = None
-    """What went wrong where the attack failed to run, or left the budget: it found nothing there."""
+    """Description of what went wrong where the attack failed to run, or left the budget: it found nothing there."""
 
     @property
     def n_tested(self) -> int:
-        """The images that count."""
+        """Number of images that count."""
         return self.n_images - self.n_setup_failed
 
     @property
     def verdict(self) -> Verdict:
-        """What the numbers say: nothing, where no image was set up, or chance finds most of what the attack finds."""
+        """Verdict of the numbers: inconclusive without any image set up, or if chance finds most examples too."""
         if self.attack_success is None or self.random_success is None:
             return "inconclusive"
         if self.attack_success < self.required_success:
@@ -112,7 +112,7 @@ class BinarizationResult:
 
 @final
 class Binarized(nn.Module):
-    """A network's features, frozen, under a linear read-out with two classes: 0 inside, 1 on the edge."""
+    """Network of frozen features under a linear read-out with two classes: 0 inside, 1 on the edge."""
 
     weight: Tensor
 
@@ -155,9 +155,10 @@ class Problem:
     """One clean image and a network that is known to have an adversarial example in the budget."""
 
     network: nn.Module
-    """Logits ``(N, 2)``: class 0 for the image and all inner points, class 1 for the points on the edge."""
+    """Network with logits ``(N, 2)``: class 0 for the image and all inner points, class 1 for the points on the
+    edge."""
     inner: Tensor
-    """The clean image first, shape ``(n_inner, C, H, W)``."""
+    """Inner points, the clean image first, shape ``(n_inner, C, H, W)``."""
     boundary: Tensor
     """Adversarial examples, shape ``(n_boundary, C, H, W)``."""
 
@@ -187,9 +188,10 @@ def binarization_test(
     """
     require_testable(attack, budget)
     if not len(images):
-        raise ConfigError("the binarisation test needs at least one image, got none; ask for more with --n-examples")
-    surrogate.eval()
-    reader = LinearInputs(surrogate, images[:1])
+        raise ConfigError(
+            "the binarisation test needs at least one image, got none; ask for more with ", FieldName("n_examples")
+        )
+    reader = LinearInputs(surrogate.eval(), images[:1])
     task = (progress or SilentProgress()).start(f"binarisation test of {attack.meta.name}", len(images))
     found: list[bool] = []
     by_chance: list[bool] = []

@@ -1,4 +1,4 @@
-"""``dkd-bench probe``: every check of one defence under one attack, and what came of it."""
+"""Report of ``dkd-bench probe``: every check of one defence under one attack, and its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget
 from dkd_bench.defense import Defense
 from dkd_bench.doubts.answers import PROBED_IMAGES
-from dkd_bench.errors import ConfigError, PluginError
+from dkd_bench.errors import ConfigError, FieldName, PluginError
 from dkd_bench.leaderboard import Format, one_line, percent, table
 from dkd_bench.pipeline import measure
 from dkd_bench.probe.planted import NORMS, BinarizationResult, BinarizationSettings, binarization_test
@@ -60,7 +60,7 @@ _LOOKED_AT: Mapping[str, str] = MappingProxyType(
         NOISE: "random points of the budget",
     }
 )
-"""The flags that every run with this attack looks for, and at what."""
+"""Description, by flag, of what every run with this attack is checked for."""
 _ON_CLEAN_IMAGES = (ZERO_GRADIENTS, BAD_GRADIENTS, MISLEADING, OPTIMIZES, PROBABILITIES, RANDOM)
 _ON_ATTACKED_IMAGES = (TRANSFER, UNBOUNDED, MORE_STEPS, NOISE)
 _ON_WHAT_STANDS = (MORE_STEPS, NOISE)
@@ -69,40 +69,40 @@ _NEED_GRADIENTS = (ZERO_GRADIENTS, BAD_GRADIENTS, MISLEADING, *_ON_ATTACKED_IMAG
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One flag that was looked for."""
+    """Check for one flag."""
 
     flag: str
-    """One of ``dkd_bench.records.flags``."""
+    """Name of the flag, one of ``dkd_bench.records.flags``."""
     looked_at: str
     passed: bool | None
-    """``None`` where nothing can be said."""
+    """Whether the flag is not raised; ``None`` where nothing can be said."""
     detail: str
-    """What was seen, with its numbers; empty where there is nothing to tell."""
+    """Observation behind the outcome, with its numbers; empty where there is nothing to tell."""
     share: float | None = None
-    """Of the images looked at; ``None`` where no images are counted."""
+    """Share of the images looked at, in [0, 1]; ``None`` where no images are counted."""
 
     @property
     def outcome(self) -> Outcome:
-        """The check in a word."""
+        """Outcome of the check, in a word."""
         return "says nothing" if self.passed is None else "ok" if self.passed else "FLAG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """What was looked for in a defence, and what was found."""
+    """Checks of one defence under one attack."""
 
     defense: str
     dataset: str
     attack: str
     budget: Budget
     n_images: int
-    """Shown to the binarisation test."""
+    """Number of images shown to the binarisation test."""
     seed: int
     checks: tuple[Check, ...]
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The flags that are raised."""
+        """Names of the flags that are raised."""
         return tuple(check.flag for check in self.checks if check.passed is False)
 
 
@@ -118,11 +118,11 @@ def probe_defense(request: RunRequest, *, progress: Progress) -> ProbeReport:
         ConfigError: if there is not one of each, or the test is not for that attack or budget; else as ``prepare``.
     """
     if request.norm not in NORMS:
-        raise ConfigError(f"probe takes --norm {' or '.join(NORMS)}, got {request.norm!r}")
+        raise ConfigError("probe takes ", FieldName("norm"), f" {' or '.join(NORMS)}, got {request.norm!r}")
     bench = prepare(request, progress)
     for reason in bench.subjects.failures.values():
         raise PluginError(reason)
-    name, attack = _only("--defense", bench.subjects.defenses), _only("--attack", bench.attacks)
+    name, attack = _only("defenses", bench.subjects.defenses), _only("attacks", bench.attacks)
     return ProbeReport(
         defense=name,
         dataset=bench.subjects.dataset.name,
@@ -160,9 +160,9 @@ def render_probe(report: ProbeReport, format: Format) -> str:
     )
 
 
-def _only(option: str, named: Mapping[str, object]) -> str:
+def _only(field: str, named: Mapping[str, object]) -> str:
     if len(named) != 1:
-        raise ConfigError(f"probe takes one {option}, got {len(named)}: {', '.join(sorted(named))}")
+        raise ConfigError("probe takes one ", FieldName(field), f", got {len(named)}: {', '.join(sorted(named))}")
     return next(iter(named))
 
 

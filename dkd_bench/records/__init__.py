@@ -1,4 +1,4 @@
-"""Records: what is kept of a run, frozen and versioned."""
+"""Records of a run, frozen and versioned."""
 
 from dkd_bench.records._base import Fraction, Interval, Record
 from dkd_bench.records._key import CellKey

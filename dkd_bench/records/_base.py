@@ -1,15 +1,15 @@
-"""The base of all records: frozen, no field that this version does not know, no NaN; and fractions."""
+"""Base class of all records: frozen, no unknown field, no NaN; and the type of fractions."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
 Fraction = float
-"""A number in [0, 1]; rounding is the renderer's."""
+"""Number in [0, 1], unrounded: rounding is the renderer's."""
 
 
 class Record(BaseModel):
-    """Base of what is kept in a file: frozen, without NaN, and refused with a field that is not known."""
+    """Base class of what is kept in a file: frozen, without NaN, and refused with an unknown field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""Cell key: which cell of a run is meant, in one spelling."""
+"""Cell key: the identity of one cell of a run, spelled in one way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CellKey(Record):
     attack: str
     norm: Norm
     eps: float | None
-    """``None`` for a minimum-norm attack without budget."""
+    """Budget in [0, 1] pixel units, in l0 a number of values; ``None`` for a minimum-norm attack without budget."""
 
     def __str__(self) -> str:
         return f"{self.defense} {self.decision}, {self.threat_model}, {self.attack} {self.budget}"

@@ -1,4 +1,4 @@
-"""Outcomes: what became of each image, with the share of draws it survived, and the worst of several attempts."""
+"""Outcomes of images, with the share of draws that each survived, and the worst of several attempts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dkd_bench.records.statistics import interval, mean_interval
 
 
 class Outcome(str, Enum):
-    """What became of one test image."""
+    """Outcome of an attack for one test image."""
 
     ROBUST = "robust"
     """Right when clean, and right under attack."""
@@ -35,13 +35,13 @@ WORST_FIRST = (
     Outcome.ABSTAINED,
     Outcome.ROBUST,
 )
-"""The order in which several outcomes of one image become one: an adversary picks the worst."""
+"""Outcomes from worst to best: of several for one image, an adversary picks the worst."""
 
 SURVIVED = frozenset({Outcome.ABSTAINED, Outcome.ROBUST})
-"""Not fooled; scoring says ``abstained`` only of defences that declare abstention."""
+"""Outcomes of images that were not fooled; scoring says ``abstained`` only of defences that declare abstention."""
 
 BROKEN = frozenset({Outcome.FOOLED, Outcome.FAILED_MAJORITY})
-"""Right when clean, and lost to the attack."""
+"""Outcomes of images that were right when clean, and lost to the attack."""
 
 
 def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
@@ -52,10 +52,10 @@ def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOutcomes:
-    """What became of each of N images; several of these are compared in one order of images."""
+    """Outcomes of N images; several of these are compared in one order of images."""
 
     outcomes: tuple[Outcome, ...]
-    """One for each image; of several draws the most frequent."""
+    """Outcome of each image; of several draws the most frequent."""
     survival: tuple[Fraction, ...] | None = None
     """Share of draws that each image survived; ``None`` for a deterministic defence, which has one draw."""
 

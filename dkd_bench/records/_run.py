@@ -18,15 +18,15 @@ class FlagRecord(Record):
     """A flag that was raised, with what was seen; ``dkd_bench.records.flags`` says what it means."""
 
     name: str
-    """One of ``dkd_bench.records.flags``."""
+    """Name of the flag, one of ``dkd_bench.records.flags``."""
     detail: str
-    """What was seen, with its numbers."""
+    """Observation that raised the flag, with its numbers."""
     share: Fraction | None = None
-    """Of the images looked at; ``None`` where no images are counted."""
+    """Share of the images looked at, in [0, 1]; ``None`` where no images are counted."""
 
 
 class CandidateRecord(Record):
-    """How a defence stood against one of the images that a threat model offers: a member's, a magnitude's."""
+    """Result of a defence against one of the images that a threat model offers: a member's, a magnitude's."""
 
     name: str
     robust_accuracy: Fraction
@@ -36,7 +36,7 @@ class CandidateRecord(Record):
 
 
 class NormQuantiles(Record):
-    """The norms at which images were fooled: [0, 1] pixel units, or values changed in l0."""
+    """Quantiles of the norms at which images were fooled: [0, 1] pixel units, or values changed in l0."""
 
     n: int
     q25: float
@@ -45,17 +45,17 @@ class NormQuantiles(Record):
 
 
 class DetectorRecord(Record):
-    """How well one detector tells the images of one candidate from clean ones."""
+    """Performance of one detector in telling the images of one candidate from clean ones."""
 
     detector: str
     candidate: str
     n_clean: int
     n_adversarial: int
-    """Candidate images that differ from the clean ones."""
+    """Number of candidate images that differ from the clean ones."""
     false_positive_rate: Fraction
-    """Clean images rejected, at the deployed threshold."""
+    """Share of clean images rejected, at the deployed threshold."""
     true_positive_rate: Fraction
-    """Adversarial images rejected, at the deployed threshold."""
+    """Share of adversarial images rejected, at the deployed threshold."""
     auc: Fraction
     """Area under the ROC curve: 0.5 for a detector that sees nothing."""
     roc: tuple[tuple[Fraction, Fraction], ...]
@@ -72,44 +72,44 @@ class CellRecord(Record):
     attack: str
     norm: Norm
     eps: float | None
-    """``None`` for a minimum-norm attack without budget."""
+    """Budget in [0, 1] pixel units, in l0 a number of values; ``None`` for a minimum-norm attack without budget."""
     n: int
     clean_accuracy: Fraction | None
     robust_accuracy: Fraction | None
-    """Over all ``n`` images, the worst candidate per image; ``None`` unless ``status`` is ok."""
+    """Share of all ``n`` images that survive the worst candidate; ``None`` unless ``status`` is ok."""
     mean_robust_accuracy: Fraction | None
-    """The mean over the candidates: over the members, for the standalone threat model."""
+    """Mean of the candidates' robust accuracies: over the members, for the standalone threat model."""
     ci95: tuple[Fraction, Fraction] | None
     failed_majorities: int | None
-    """Images on which the vote failed for at least one candidate."""
+    """Number of images on which the vote failed for at least one candidate."""
     abstained: int | None
-    """Images that were rejected for at least one candidate."""
+    """Number of images that were rejected for at least one candidate."""
     status: Literal["ok", "error", "not_run"]
     reason: str | None = None
-    """Why there is no number; ``None`` where there is one."""
+    """Reason why there is no number; ``None`` where there is one."""
     flags: tuple[FlagRecord, ...] = ()
-    """Why this number is not to be believed."""
+    """Reasons not to believe this number."""
     wall_time_s: float
-    """Of the crafts, when they were made: shared by all cells that use them."""
+    """Seconds that the crafts took when they were made: shared by all cells that use them."""
     forward_passes: int
-    """Images that the crafts evaluated, when they were made."""
+    """Number of images that the crafts evaluated, when they were made."""
     evidence: tuple[str, ...]
     """Keys of the crafts, chunk by chunk for each target in turn."""
     fooling_norms: NormQuantiles | None
     fooling_distances: tuple[float | None, ...] = ()
-    """Without budget, for each image the smallest norm at which it was got wrong: 0 if it was wrong when clean,
-    ``None`` if it never was. Empty within a budget."""
+    """Smallest norm at which each image is fooled, in a cell without budget: 0 if it was wrong when clean, ``None`` if
+    it never was fooled. Empty within a budget."""
     outcomes: tuple[Outcome, ...]
-    """One for each image, in the order of the manifest's indices."""
+    """Outcome of each image, in the order of the manifest's indices."""
     survival: tuple[Fraction, ...] | None = None
-    """For a randomised defence, the share of draws each image survived."""
+    """Share of draws that each image survived, of a randomised defence; ``None`` of any other."""
     candidates: tuple[CandidateRecord, ...]
     detectors: tuple[DetectorRecord, ...] = ()
-    """Of a defence that abstains, for each candidate and detector."""
+    """Results of each detector on each candidate; empty unless the defence abstains."""
 
     @property
     def key(self) -> CellKey:
-        """What tells the cell from all others of a run."""
+        """Identity of the cell among all others of a run."""
         return CellKey(
             defense=self.defense,
             decision=self.decision,
@@ -122,7 +122,7 @@ class CellRecord(Record):
 
     @property
     def image_outcomes(self) -> ImageOutcomes:
-        """What became of each image; of no image unless ``status`` is ok."""
+        """Outcomes of the cell's images; empty unless ``status`` is ok."""
         return ImageOutcomes(outcomes=self.outcomes, survival=self.survival)
 
     @property
@@ -135,7 +135,7 @@ class EvidenceRecord(Record):
     """One craft: the adversarial images of one attack on one target for one chunk of images."""
 
     sha256: str
-    """Of the images' bytes, shape and type."""
+    """Digest of the images' bytes, shape and type."""
     target: str
     attack: str
     norm: Norm
@@ -143,23 +143,23 @@ class EvidenceRecord(Record):
     chunk: int
     n: int
     broken: int | None = None
-    """Images that the target itself got wrong; ``None`` in records of older versions."""
+    """Number of images that the target itself got wrong; ``None`` in records of older versions."""
 
 
 class SeparationRecord(Record):
-    """How far apart the members' latents lie (LSS, Eq. 5 and 6), on the whole test set."""
+    """Latent space separation of an ensemble's members (LSS, Eq. 5 and 6), on the whole test set."""
 
     layer: str
     n: int
-    """Images, each with one latent for every member."""
+    """Number of images, each with one latent for every member."""
     dimension: int
     margin: float | None
     """Mean over the members of the hard margin between a member's latents and all others'; ``None`` where some
     member's are not linearly separable from the rest, or too few or too many to tell."""
     scaled_margin: float | None
-    """The same in units of the latents' RMS radius: comparable between latents of unlike scale."""
+    """Margin in units of the latents' RMS radius: comparable between latents of unlike scale."""
     reason: str | None
-    """Why there is no margin."""
+    """Reason why there is no margin; ``None`` where there is one."""
 
 
 class DefenseRecord(Record):
@@ -170,47 +170,48 @@ class DefenseRecord(Record):
     weights_key: str
     weights_sha256: str
     clean_accuracy: dict[str, Interval]
-    """On the run's images, by decision rule."""
+    """Clean accuracy on the run's images, by decision rule."""
     test_set_accuracy: dict[str, Fraction] = Field(default_factory=dict)
-    """On the whole test set, by decision rule; on its first 1,000 images for a defence that optimises inside."""
+    """Clean accuracy on the whole test set, by decision rule; on its first 1,000 images for a defence that optimises
+    inside."""
     separation: SeparationRecord | None = None
-    """Of an ensemble; ``None`` for a single network, and where members have no such layer."""
+    """Separation of an ensemble's members; ``None`` for a single network, and where members have no such layer."""
     randomized: bool
     abstains: bool
     access: tuple[str, ...] = ("gradients",)
-    """What its surrogates offer to attacks; rows that offer the same stand the same attacks."""
+    """Access that the surrogates offer to attacks; rows that offer the same stand the same attacks."""
     optimizes: bool = False
-    """It searches by gradients at test time."""
+    """Whether the defence searches by gradients at test time."""
     flags: tuple[FlagRecord, ...] = ()
-    """What the probe found, and what the run left out."""
+    """Reasons not to believe the defence as a whole: findings of the probe, and what the run left out."""
     deployed: str | None = None
-    """The decision rule by which it answers; ``None`` in records of older versions, where it is the cells' last."""
+    """Decision rule by which it answers; ``None`` in records of older versions, where it is the cells' last."""
     clean_rejected: dict[str, Interval] = Field(default_factory=dict)
-    """The share of the run's clean images that are rejected, by decision rule; empty if the defence never abstains."""
+    """Share of the run's clean images that are rejected, by decision rule; empty if the defence never abstains."""
 
 
 class DatasetRecord(Record):
-    """The images of the run."""
+    """Test images of the run."""
 
     name: str
     digest: str
     n: int
     n_test: int | None = None
-    """Images in the whole test set; ``None`` in records of older versions."""
+    """Number of images in the whole test set; ``None`` in records of older versions."""
     indices: tuple[int, ...]
     """Positions in the test set, in the order of all outcomes."""
 
 
 class Manifest(Record):
-    """What it takes to make the run again."""
+    """Everything that it takes to make the run again."""
 
     versions: dict[str, str]
     device: str
     environment: dict[str, str] = Field(default_factory=dict)
-    """What the run computed with, beside libraries and device; empty in records of older versions."""
+    """Software and hardware of the run, beside libraries and device; empty in records of older versions."""
     seed: int
     training_seed: int | None = None
-    """Of the defences' training, where it is not ``seed``."""
+    """Seed of the defences' training, where it is not ``seed``."""
     recipe: str
     dataset: DatasetRecord
     defenses: dict[str, DefenseRecord]
@@ -225,11 +226,11 @@ class Manifest(Record):
 
 
 class RunRecord(Record):
-    """A whole run."""
+    """Record of a whole run."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     complete: bool
-    """Nothing failed and nothing was left undone; a cell that no attack applies to is not_run and says why."""
+    """Whether nothing failed and nothing was left undone; a cell that no attack applies to is not_run and says why."""
     suite: dict[str, Any]
     suite_fingerprint: str
     manifest: Manifest

@@ -1,4 +1,4 @@
-"""The environment of a run: what computed it. It may round and train otherwise, but makes no attack another one."""
+"""Environment that computed a run: it may change rounding and training, but makes no attack another one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def environment_of(*, versions: Mapping[str, str], device: str, recorded: Mappin
 
 
 def environment_changes(before: Sequence[Mapping[str, str]], now: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what of ``now`` was otherwise in all of ``before``, such as ``torch 2.15.0 to 2.14.1``.
+    """Return what differs in ``now`` from all of ``before``, such as ``torch 2.15.0 to 2.14.1``.
 
     What one side does not tell has not changed.
     """

@@ -24,13 +24,13 @@ _IMAGES, _ROWS, _DIGEST, _DIGEST_OF_WHOLE = "adversarial", "rows", "sha256", "of
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CraftCost:
-    """What making the evidence of one chunk took, and what came of it."""
+    """Cost of making the evidence of one chunk, and the number of images broken."""
 
     forward_passes: int
     backward_passes: int
     wall_time_s: float
     broken: int
-    """Images that the target itself misclassifies."""
+    """Number of images that the target itself misclassifies."""
 
 
 @final
@@ -41,7 +41,7 @@ class PlacedEvidence:
     images: Tensor
     """Shape ``(n, C, H, W)`` for the whole chunk; rows not covered hold the clean image."""
     covered: Tensor
-    """bool, shape ``(n,)``, on the CPU."""
+    """Rows whose adversarial image is kept: bool, shape ``(n,)``, on the CPU."""
 
 
 @final
@@ -52,11 +52,11 @@ class KeptEvidence:
     images: Tensor
     """Shape ``(n, C, H, W)``; as many as there are ``rows``, or the whole chunk."""
     sha256: str
-    """Digest of the whole: computed where it is here; where there are ``rows``, as the file states it."""
+    """Digest of the whole chunk: computed where it is here; where there are ``rows``, as the file states it."""
     rows: Tensor | None = None
     """Places of the images in the chunk; ``None`` for the whole."""
     cost: CraftCost | None = None
-    """``None`` for a part, and where the file does not tell."""
+    """Cost of making it; ``None`` for a part, and where the file does not tell."""
 
     @classmethod
     def whole(cls, images: Tensor) -> KeptEvidence:

@@ -1,4 +1,4 @@
-"""Red flags: what makes a number suspicious, and what to do about it. Only rows without one rank."""
+"""Red flags: reasons to suspect a number, and what to do about each. Only rows without one rank."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["suspicious", "invalid"]
-"""``invalid``: there is no number, or it is none of this defence. ``suspicious``: the number may flatter."""
+"""Weight of a flag. ``invalid``: there is no number, or it is none of this defence. ``suspicious``: it may flatter."""
 
 RowStatus = Literal["accepted", "suspicious", "invalid"]
-"""What becomes of a row with its flags; only accepted rows rank."""
+"""Standing of a row with its flags; only accepted rows rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

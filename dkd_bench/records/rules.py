@@ -1,4 +1,4 @@
-"""What a board says of the decision rules that records name; needs no torch."""
+"""Facts on the decision rules that records name, as a board tells them; needs no torch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleFacts:
-    """What a decision rule is called, and whether a defence answers by it."""
+    """Mark and legend of a decision rule, and whether a defence answers by it."""
 
     name: str
     mark: str = ""
-    """Behind the name of a defence that is judged by the rule."""
+    """Suffix to the name of a defence that is judged by the rule."""
     legend: str = ""
-    """What the mark is for; empty for a rule without one."""
+    """Meaning of the mark; empty for a rule without one."""
     deployed: bool = False
     """Whether ``predict`` answers by it; the other rules say what the defence would be worth under them."""
 
 
 DEPLOYED = RuleFacts(name="deployed", deployed=True)
-"""The one rule of a defence that is no vote."""
+"""Rule of a defence that is no vote: it has one alone."""
 MAJORITY = RuleFacts(name="majority")
 BOOSTED = RuleFacts(name="boosted", mark="*", legend="the boosted vote", deployed=True)
-"""As in the paper: DKD* is DKD judged by the boosted vote."""
+"""Rule whose mark is the paper's: DKD* is DKD judged by the boosted vote."""
 
 RULES: Mapping[str, RuleFacts] = {rule.name: rule for rule in (DEPLOYED, MAJORITY, BOOSTED)}
-"""The rules of the harness, by name; a plugin may judge itself by others, which have no mark."""
+"""Rules of the harness, by name; a plugin may judge itself by others, which have no mark."""
 
 
 def mark_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a run, to be read: its record, what its verification says of it, its evidence."""
+"""Reading of a run's folder: its record, what its verification says of it, its evidence."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from dkd_bench.store.files import TensorStore, read_file
 
 RESULTS = "results.json"
 PLOTS = "plots"
-"""The folder, in a run's, of its pictures."""
+"""Name of the folder, in a run's, that holds its pictures."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedRun:
-    """A run's record as it was read, and beside it the doubt that its verification casts on it."""
+    """Record of a run as it was read, with the doubt that its verification casts on it."""
 
     record: RunRecord
     folder: Path | None = None
     """Folder of the run; ``None`` for a record that was read from none."""
     doubt: str | None = None
-    """Why the verification does not bear the record out; ``None`` if it does, or nobody verified the run."""
+    """Reason why the verification does not bear the record out; ``None`` if it does, or nobody verified the run."""
 
     @property
     def flag(self) -> FlagRecord | None:
-        """The doubt as a flag on every defence of the run; ``None`` without a doubt."""
+        """Flag of the doubt on every defence of the run; ``None`` without a doubt."""
         return None if self.doubt is None else FlagRecord(name=UNVERIFIED, detail=self.doubt)
 
 

@@ -1,4 +1,4 @@
-"""How far a measured fraction may be from the true one, and how sure it is that one is larger than another."""
+"""Statistics of fractions: intervals around a measured one, and tests of whether one is larger than another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import ceil, floor, fsum, sqrt
 from statistics import fmean, stdev
 from typing import Literal
 
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.records._base import Fraction, Interval
 
 Alternative = Literal["two-sided", "less", "greater"]
@@ -59,13 +59,13 @@ def mean_interval(shares: Sequence[Fraction]) -> Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """By how much one defence survives more than another on the same images."""
+    """Difference in survival between two defences on the same images."""
 
     value: float
-    """In [-1, 1]."""
+    """First share less the second, in [-1, 1]."""
     ci95: tuple[float, float]
     p_value: float
-    """Of no difference."""
+    """p-value of the hypothesis of no difference."""
 
     @property
     def is_tie(self) -> bool:
@@ -154,4 +154,6 @@ def prediction_p_value(values: Sequence[float], new: float, *, alternative: Lite
 
 def _check_count(n: int) -> None:
     if n < 1:
-        raise ConfigError(f"a fraction needs at least one image, got n = {n}; ask for more with --n-examples")
+        raise ConfigError(
+            f"a fraction needs at least one image, got n = {n}; ask for more with ", FieldName("n_examples")
+        )

@@ -1,4 +1,4 @@
-"""What ``dkd-bench verify`` left beside a run: that it holds, or what does not."""
+"""Outcome of ``dkd-bench verify``, as kept beside a run: that the record holds, or what does not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from dkd_bench.records._base import Record
 
 VERIFICATION = "verification.json"
-"""The file, in a run's folder."""
+"""Name of the file in a run's folder."""
 
 
 class Verification(Record):
@@ -15,12 +15,12 @@ class Verification(Record):
 
     schema_version: Literal[1] = 1
     results_sha256: str
-    """Of the bytes of ``results.json``."""
+    """Digest of the bytes of ``results.json``."""
     findings: tuple[str, ...]
     summary: str
     tolerance: float
-    """How far an image may be over its budget, in the budget's own unit."""
+    """Distance by which an image may be over its budget, in the budget's own unit."""
     checked: dict[str, int]
-    """How many cells, images and pieces of evidence were looked at, and how many outcomes could not be."""
+    """Numbers of cells, images and pieces of evidence looked at, and of outcomes that could not be."""
     versions: dict[str, str]
-    """Of the libraries that the audit ran with."""
+    """Versions of the libraries that the audit ran with."""

@@ -1,4 +1,4 @@
-"""The latent space separation of a trained ensemble: measured once, and found again."""
+"""Measurement of a trained ensemble's latent space separation: computed once, then remembered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from dkd_bench.data import Dataset, Split, select_balanced
-from dkd_bench.errors import ConfigError, DkdBenchError, StoreError
+from dkd_bench.errors import ConfigError, DkdBenchError, FieldName, StoreError
 from dkd_bench.progress import Progress, SilentTask
 from dkd_bench.records import SeparationRecord
 from dkd_bench.separation import lss as separation
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WIDEST = 1024
-"""Values of a latent beyond which an exact margin takes minutes."""
+"""Number of values of a latent beyond which an exact margin takes minutes."""
 
 LATENT_LAYER = "latent"
-"""What the networks of dkd-bench call the layer before their logits."""
+"""Name that the networks of dkd-bench give to the layer before their logits."""
 
 _Record = TypeVar("_Record", bound=BaseModel)
 
@@ -135,7 +135,7 @@ def _check(trained: TrainedDefense, null_draws: int) -> None:
             "latent space separation takes at least two"
         )
     if null_draws < 0:
-        raise ConfigError(f"--null-draws must be at least 0, got {null_draws}")
+        raise ConfigError(FieldName("null_draws"), f" must be at least 0, got {null_draws}")
 
 
 def _chosen(split: Split, n_examples: int | None, seed: int) -> Split:
@@ -153,7 +153,7 @@ def _latents(trained: TrainedDefense, split: Split, layer: str) -> list[Tensor]:
             _check_layer(member, split, layer)
             latents.append(outputs_on(member, split, latent_layer=layer).cpu())
         except ConfigError as error:
-            raise ConfigError(f"member {number} of defence {trained.name!r}: {error}") from error
+            raise ConfigError(f"member {number} of defence {trained.name!r}: ", error.sentence) from error
     return latents
 
 

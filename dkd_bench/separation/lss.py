@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Pooled:
-    """The latents of both sides as the solver takes them."""
+    """Latents of both sides, pooled and scaled as the solver takes them."""
 
     points: Points
     first: Sides
     radius: float
-    """Root mean square distance from the mean, by which the points were divided."""
+    """Root mean square distance of the latents from their mean, by which the points were divided."""
 
     @property
     def smaller_side(self) -> int:

@@ -1,4 +1,4 @@
-"""The widest gap between two clouds of points: a hard-margin linear SVM, exactly, with proof of either answer.
+"""Widest gap between two clouds of points: a hard-margin linear SVM, exactly, with proof of either answer.
 
 The margin of a hard-margin SVM is the distance between the convex hulls of the two sides, and a non-negative least
 squares problem finds the nearest points of two hulls: no penalty ``C``, no tolerance, and where the hulls touch it
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 Points: TypeAlias = NDArray[np.float64]
-"""Shape ``(N, D)``, centred, of RMS radius 1."""
+"""Points, shape ``(N, D)``, centred, of RMS radius 1."""
 Sides: TypeAlias = NDArray[np.bool_]
-"""Shape ``(N,)``: which of the two clouds a point belongs to."""
+"""Cloud that each point belongs to: bool, shape ``(N,)``, true for the first."""
 
 MAX_ROUNDS = 60
 TOUCHING = 1e-7
-"""Hulls nearer than this, in RMS radii, touch: the latents are float32, which have no more digits."""
+"""Distance, in RMS radii, below which hulls touch: the latents are float32, which have no more digits."""
 ACCEPTED_GAP = 1e-3
 _WANTED_GAP = 1e-6
 _WEIGHT = 300.0
-"""Of the constraint that the weights of each side sum to one, over the distance of the farthest point.
+"""Weight of the constraint that the weights of each side sum to one, over the distance of the farthest point.
 
 The solution errs by the square of its inverse, rounding by its value; the gap is measured, not assumed.
 """
@@ -36,30 +36,30 @@ _POINTS_PER_DIMENSION = 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
-    """The widest margin, between what a plane attains on all points and what the hulls rule out."""
+    """Widest margin, between what a plane attains on all points and what the hulls rule out."""
 
     attained: float
-    """Width of a slab that holds no point and separates all of them, in RMS radii."""
+    """Width, in RMS radii, of a slab that holds no point and separates all of them."""
     bound: float
-    """No margin is wider: the distance between a point of one hull and a point of the other."""
+    """Upper bound of the margin, in RMS radii: the distance between a point of one hull and a point of the other."""
     largest_alpha: float
     support_vectors: int
     rounds: int
 
     @property
     def functional_margin(self) -> float:
-        """The least ``y f(x)`` over all points for the plane of norm ``2 / bound``; 1 if exact."""
+        """Least ``y f(x)`` over all points for the plane of norm ``2 / bound``; 1 if exact."""
         return self.attained / self.bound
 
     @property
     def duality_gap(self) -> float:
-        """The share by which ``||w||^2`` could still be smaller; 0 if exact."""
+        """Share, in [0, 1], by which ``||w||^2`` could still be smaller; 0 if exact."""
         return max(0.0, 1 - self.functional_margin * abs(self.functional_margin))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoMargin:
-    """There is no margin to report."""
+    """Absence of a margin to report."""
 
     separable: bool | None
     """``False`` where a common point of the hulls was found; else what is known without a certificate."""
@@ -68,13 +68,13 @@ class NoMargin:
 
 @dataclass(frozen=True, slots=True)
 class _Nearest:
-    """The nearest points of the hulls of a subset."""
+    """Nearest points of the hulls of a subset."""
 
     distance: float
     direction: NDArray[np.float64]
-    """The unit normal of the plane between them, towards the first cloud, shape ``(D,)``."""
+    """Unit normal of the plane between them, towards the first cloud, shape ``(D,)``."""
     weights: NDArray[np.float64]
-    """Of the subset's points, shape ``(n,)``, summing to one on each side."""
+    """Weights of the subset's points, shape ``(n,)``, summing to one on each side."""
 
 
 def hard_margin(points: Points, first: Sides) -> Margin | NoMargin:

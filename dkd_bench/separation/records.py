@@ -1,4 +1,4 @@
-"""How far apart the members of an ensemble are in latent space, as it is kept: frozen, no NaN, no torch."""
+"""Records of the latent space separation of an ensemble's members: frozen, no NaN, no torch."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from dkd_bench.records import Fraction, Record
 
 
 class Certificate(Record):
-    """Why a margin is the widest there is, checked on every point and not on the support vectors alone."""
+    """Proof that a margin is the widest there is, checked on every point and not on the support vectors alone."""
 
     functional_margin: float
-    """The least ``y f(x)`` over all points, ``f`` scaled to the widest margin that is not ruled out; 1 if exact."""
+    """Least ``y f(x)`` over all points, ``f`` scaled to the widest margin that is not ruled out; 1 if exact."""
     duality_gap: float
-    """How much smaller ``||w||^2`` could be, as a share; 0 if exact."""
+    """Share, in [0, 1], by which ``||w||^2`` could be smaller; 0 if exact."""
     largest_alpha: float
-    """A soft-margin SVM on the latents over their RMS radius finds the same plane for every C above it."""
+    """Largest multiplier: a soft-margin SVM on the latents over their RMS radius finds the same plane for every C above
+    it."""
 
 
 class Separation(Record):
-    """The latents of one member against those of the others: Eq. 5 of the paper, or why there is no number."""
+    """Separation of one member's latents from those of the others: Eq. 5 of the paper, or why there is no number."""
 
     separable: bool | None
-    """``None`` where the points are too few for the question, or the answer could not be certified."""
+    """Whether a plane separates them; ``None`` where there are too few points, or no certified answer."""
     margin: float | None
-    """``2 / ||w||`` of the hard-margin SVM, in units of the latents; ``None`` unless separable."""
+    """Margin ``2 / ||w||`` of the hard-margin SVM, in units of the latents; ``None`` unless separable."""
     reason: str | None
-    """Why there is no margin; ``None`` where there is one."""
+    """Reason why there is no margin; ``None`` where there is one."""
     training_error: Fraction | None
     """Share of points on the wrong side of the best plane found; only where none separates."""
     rms_radius: float
@@ -38,7 +39,7 @@ class Separation(Record):
     dimension: int
     support_vectors: int | None
     rounds: int
-    """Subsets that were solved; 0 where the points are too few."""
+    """Number of subsets that were solved; 0 where the points are too few."""
     certificate: Certificate | None
 
     @property
@@ -48,7 +49,7 @@ class Separation(Record):
 
 
 class EnsembleSeparation(Record):
-    """Each member against all the others: Eq. 6 of the paper."""
+    """Separation of each member from all the others: Eq. 6 of the paper."""
 
     members: tuple[Separation, ...] = Field(min_length=2)
 
@@ -64,7 +65,7 @@ class EnsembleSeparation(Record):
 
     @property
     def reason(self) -> str | None:
-        """Which members have no margin, and why; ``None`` where all have one."""
+        """Reason why there is no mean: which members have no margin, and why; ``None`` where all have one."""
         concerned: dict[str, list[str]] = {}
         for number, member in enumerate(self.members, start=1):
             if member.reason is not None:
@@ -80,9 +81,9 @@ class PermutationNull(Record):
     """Margins of the same points under labels dealt at random: what a margin is worth by itself."""
 
     margins: tuple[float | None, ...] = Field(min_length=1)
-    """One for each draw, in units of the latents; ``None`` where no plane separates the labels, or undecided."""
+    """Margin of each draw, in units of the latents; ``None`` where no plane separates the labels, or undecided."""
     undecided: int
-    """Draws without a margin for which it is not proven that there is none; counted as separable."""
+    """Number of draws without a margin for which it is not proven that there is none; counted as separable."""
     rms_radius: float
 
     @property
@@ -115,7 +116,7 @@ class SeparationReport(Record):
     layer: str
     n_examples: int
     seed: int
-    """Of the choice of images, where not all are taken, and of the null."""
+    """Seed of the choice of images, where not all are taken, and of the null."""
     separation: EnsembleSeparation
     null: PermutationNull | None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dkd_bench.budget import Budget
@@ -63,7 +63,17 @@ def scored_cell(
         wall_time_s=cost.wall_time_s,
         forward_passes=cost.forward_passes,
         evidence=tuple(key for keys in cost.keys.values() for key in keys),
-        **{part.name: getattr(score, part.name) for part in fields(score)},
+        outcomes=score.images.outcomes,
+        survival=score.images.survival,
+        robust_accuracy=score.robust_accuracy,
+        mean_robust_accuracy=score.mean_robust_accuracy,
+        ci95=score.ci95,
+        failed_majorities=score.failed_majorities,
+        abstained=score.abstained,
+        fooling_norms=score.fooling_norms,
+        fooling_distances=score.fooling_distances,
+        candidates=score.candidates,
+        detectors=score.detectors,
     )
 
 

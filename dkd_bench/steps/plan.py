@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dkd_bench.budget import Budget, Norm
-from dkd_bench.errors import ConfigError, PluginError
+from dkd_bench.errors import ConfigError, FieldName, PluginError
 from dkd_bench.store.digests import digest_json, seed_from
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ def make_plan(
     if not trials:
         raise ConfigError(
             f"none of the attacks {', '.join(attack.meta.name for attack in attacks)} applies to the defences asked "
-            "for; run with --attack all"
+            "for; run with ",
+            FieldName("attacks"),
+            " all",
         )
     return Plan(trials=tuple(trials))
 
@@ -198,8 +200,9 @@ def budgets_of(
     for budget in budgets:
         if budget.norm not in norms:
             raise ConfigError(
-                f"an attack asked for works in {', '.join(norms)}, not in {budget.norm}; "
-                "choose another --norm or leave that attack out"
+                f"an attack asked for works in {', '.join(norms)}, not in {budget.norm}; choose another ",
+                FieldName("norm"),
+                " or leave that attack out",
             )
     return [(budget, (budget,)) for budget in budgets]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget
 from dkd_bench.data import RunImages
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.progress import Progress
 from dkd_bench.records.environment import ENVIRONMENT_LIBRARIES
 from dkd_bench.steps.plan import Ground, Plan, make_plan
@@ -129,6 +129,7 @@ def digest_plan(plan: Plan, subjects: Subjects, cast: Cast[RunRequest]) -> str:
 def _default_budget(images: RunImages, request: RunRequest) -> Budget:
     if request.norm not in images.dataset.default_eps:
         raise ConfigError(
-            f"dataset {images.dataset.name!r} has no budget of its own in {request.norm}; give one with --eps"
+            f"dataset {images.dataset.name!r} has no budget of its own in {request.norm}; give one with ",
+            FieldName("eps"),
         )
     return Budget(norm=request.norm, eps=images.dataset.default_eps[request.norm])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from dkd_bench.budget import Norm
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.steps.words import in_words
 
 KeepEvidence = Literal["all", "broken", "none"]
@@ -56,15 +56,18 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         if not self.defenses:
-            raise ConfigError("no defence is named; name one with --defense, or see 'dkd-bench list defenses'")
+            raise ConfigError(
+                "no defence is named; name one with ", FieldName("defenses"), ", or see 'dkd-bench list defenses'"
+            )
         if not 0 <= self.seed < 2**31:
-            raise ConfigError(f"--seed must be from 0 to {2**31 - 1}, got {self.seed}")
+            raise ConfigError(FieldName("seed"), f" must be from 0 to {2**31 - 1}, got {self.seed}")
         if self.training_seed is not None and not 0 <= self.training_seed < 2**31:
-            raise ConfigError(f"--training-seed must be from 0 to {2**31 - 1}, got {self.training_seed}")
+            raise ConfigError(FieldName("training_seed"), f" must be from 0 to {2**31 - 1}, got {self.training_seed}")
         if self.device not in get_args(DeviceName):
-            raise ConfigError(f"--device must be {', '.join(get_args(DeviceName))}, got {self.device!r}")
+            raise ConfigError(FieldName("device"), f" must be {', '.join(get_args(DeviceName))}, got {self.device!r}")
 
 
+_SETTINGS = FieldName("settings")
 RequestT = TypeVar("RequestT", bound=TrainRequest)
 
 
@@ -119,13 +122,15 @@ class RunRequest(TrainRequest):
     def __post_init__(self) -> None:
         TrainRequest.__post_init__(self)
         if self.evidence not in get_args(KeepEvidence):
-            raise ConfigError(f"--evidence must be {', '.join(get_args(KeepEvidence))}, got {self.evidence!r}")
+            raise ConfigError(
+                FieldName("evidence"), f" must be {', '.join(get_args(KeepEvidence))}, got {self.evidence!r}"
+            )
         if self.n_examples is not None and self.n_examples < 1:
-            raise ConfigError(f"--n-examples must be at least 1, got {self.n_examples}")
+            raise ConfigError(FieldName("n_examples"), f" must be at least 1, got {self.n_examples}")
         if self.eot_draws < 1:
-            raise ConfigError(f"--eot-draws must be at least 1, got {self.eot_draws}")
+            raise ConfigError(FieldName("eot_draws"), f" must be at least 1, got {self.eot_draws}")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"--batch-size must be auto or at least 1, got {self.batch_size}")
+            raise ConfigError(FieldName("batch_size"), f" must be auto or at least 1, got {self.batch_size}")
 
     def as_json(self) -> dict[str, Any]:
         """Return what determines the results, as plain values."""
@@ -196,11 +201,11 @@ def parse_settings(words: tuple[str, ...]) -> dict[tuple[str | None, str], str]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise ConfigError(f"--set takes NAME=VALUE or PLUGIN.NAME=VALUE, got {word!r}")
+            raise ConfigError(_SETTINGS, f" takes NAME=VALUE or PLUGIN.NAME=VALUE, got {word!r}")
         plugin, dot, setting = name.rpartition(".")
         key = (plugin if dot else None, setting)
         if key in parsed:
-            raise ConfigError(f"--set gives {name!r} twice; give it once")
+            raise ConfigError(_SETTINGS, f" gives {name!r} twice; give it once")
         parsed[key] = value
     return parsed
 

@@ -12,7 +12,7 @@ from dkd_bench.attacks import Attack
 from dkd_bench.budget import Budget
 from dkd_bench.data import ImageSpec
 from dkd_bench.defense import Defense
-from dkd_bench.errors import ConfigError, PluginError, UnknownNameError
+from dkd_bench.errors import ConfigError, FieldName, PluginError, UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.settings import setting_names, settings_from_words
 from dkd_bench.plugins.suites import ALL, resolve_attacks
@@ -85,7 +85,9 @@ def resolve(request: RequestT, *, drop_settings_of_others: bool = False) -> Cast
 
 def _device(word: str) -> torch.device:
     if word == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+        raise ConfigError(
+            FieldName("device"), " cuda: torch finds no CUDA device here; use ", FieldName("device"), " cpu or auto"
+        )
     return torch.device("cuda" if word != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -1,4 +1,4 @@
-"""Which evidence a run keeps: all of it, only the images that broke something, or none."""
+"""Retention of a run's evidence: all of it, only the images that broke something, or none."""
 
 from __future__ import annotations
 

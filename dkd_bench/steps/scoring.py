@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
+from typing import final
 
 import torch
 from torch import Tensor
@@ -16,15 +17,13 @@ from dkd_bench.defense.detection import DetectorTallies
 from dkd_bench.errors import DkdBenchError, PluginError
 from dkd_bench.records import (
     BROKEN,
-    SURVIVED,
-    WORST_FIRST,
     CandidateRecord,
     DetectorRecord,
+    ImageOutcomes,
     NormQuantiles,
     Outcome,
-    worst_outcome,
+    worst_of,
 )
-from dkd_bench.records.statistics import mean_interval
 from dkd_bench.threats import ThreatModel
 
 SCORING_DRAWS = 10
@@ -87,16 +86,28 @@ def _outcome(answer: int, clean_answer: int, label: int, *, abstains: bool) -> O
     return Outcome.FOOLED
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What one candidate did, image by image, as the chunks come in."""
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """Judgement of one candidate under one decision rule, each field with one entry for each image."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
-    """The most frequent over the draws."""
-    survival: list[float] = field(default_factory=list)
-    failed: list[bool] = field(default_factory=list)
-    abstained: list[bool] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
+    images: ImageOutcomes
+    failed: tuple[bool, ...]
+    """Whether the vote failed in any draw."""
+    rejected: tuple[bool, ...]
+    """Whether the image was rejected in any draw."""
+    norms: tuple[float, ...]
+    """Distances of the candidate from the clean images, in the norm of the budget."""
+
+    @classmethod
+    def joined(cls, chunks: Sequence[_Judged]) -> _Judged:
+        """Return the judgement of all images of ``chunks``, in their order."""
+        return cls(
+            images=ImageOutcomes.joined([each.images for each in chunks]),
+            failed=tuple(chain.from_iterable(each.failed for each in chunks)),
+            rejected=tuple(chain.from_iterable(each.rejected for each in chunks)),
+            norms=tuple(chain.from_iterable(each.norms for each in chunks)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +121,8 @@ class CellScore:
     abstained: int
     fooling_norms: NormQuantiles | None
     fooling_distances: tuple[float | None, ...]
-    outcomes: tuple[Outcome, ...]
-    survival: tuple[float, ...] | None
+    images: ImageOutcomes
+    """The worst candidate of each image."""
     candidates: tuple[CandidateRecord, ...]
     detectors: tuple[DetectorRecord, ...]
 
@@ -125,7 +136,8 @@ class TrialScorer:
         self._threat_model = threat_model
         self._budget = budget
         self._seed = seed
-        self._tallies: dict[str, dict[str, _Tally]] = {}
+        self._judged: dict[str, dict[str, list[_Judged]]] = {}
+        """By decision rule and candidate, chunk by chunk."""
         self._detectors = DetectorTallies(defense, seed=seed)
 
     def add(self, chunk: Chunk, clean: Mapping[str, Tensor], crafted: Mapping[str, Tensor]) -> None:
@@ -146,17 +158,16 @@ class TrialScorer:
             source = f"{self._threat_model.meta.name} candidate {name!r}, chunk {chunk.number}"
             check_images(chunk.images, images, self._budget, source=source)
             distances = perturbation_norms(chunk.images, images, self._budget.norm)
-            norms = distances.tolist()
             self._detectors.add(name, images[distances > 0])
             for rule, labels in decided(self._defense, images, seed=self._seed).items():
                 outcomes = judge(labels, clean[rule], truth, abstains=self._defense.meta.abstains)
-                tally = self._tallies.setdefault(rule, {}).setdefault(name, _Tally())
-                for draws in zip(*outcomes, strict=True):
-                    tally.outcomes.append(Counter(sorted(draws, key=WORST_FIRST.index)).most_common(1)[0][0])
-                    tally.survival.append(sum(outcome in SURVIVED for outcome in draws) / len(draws))
-                tally.failed.extend((labels == NO_MAJORITY).any(dim=0).tolist())
-                tally.abstained.extend((labels == ABSTAIN).any(dim=0).tolist())
-                tally.norms.extend(norms)
+                judged = _Judged(
+                    images=ImageOutcomes.of_draws(outcomes, randomized=self._defense.meta.randomized),
+                    failed=tuple((labels == NO_MAJORITY).any(dim=0).tolist()),
+                    rejected=tuple((labels == ABSTAIN).any(dim=0).tolist()),
+                    norms=tuple(distances.tolist()),
+                )
+                self._judged.setdefault(rule, {}).setdefault(name, []).append(judged)
 
     def _candidates(self, clean: Tensor, crafted: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         try:
@@ -169,25 +180,25 @@ class TrialScorer:
 
     def scores(self) -> dict[str, CellScore]:
         """Return the score under each decision rule, over all chunks added so far."""
-        return {rule: self._score(tallies) for rule, tallies in self._tallies.items()}
+        return {
+            rule: self._score({name: _Judged.joined(chunks) for name, chunks in by_candidate.items()})
+            for rule, by_candidate in self._judged.items()
+        }
 
-    def _score(self, tallies: Mapping[str, _Tally]) -> CellScore:
-        survival = [min(column) for column in zip(*(tally.survival for tally in tallies.values()), strict=True)]
-        candidates = tuple(_candidate(name, tally) for name, tally in tallies.items())
-        headline = mean_interval(survival)
-        distances = _fooling_distances(list(tallies.values()))
+    def _score(self, judged: Mapping[str, _Judged]) -> CellScore:
+        worst = worst_of([each.images for each in judged.values()])
+        candidates = tuple(_candidate(name, each) for name, each in judged.items())
+        distances = _fooling_distances(list(judged.values()))
+        headline = worst.robust
         return CellScore(
             robust_accuracy=headline.value,
             mean_robust_accuracy=sum(candidate.robust_accuracy for candidate in candidates) / len(candidates),
             ci95=headline.ci95,
-            failed_majorities=_count_any(tally.failed for tally in tallies.values()),
-            abstained=_count_any(tally.abstained for tally in tallies.values()),
+            failed_majorities=_count_any(each.failed for each in judged.values()),
+            abstained=_count_any(each.rejected for each in judged.values()),
             fooling_norms=_quantiles([distance for distance in distances if distance is not None and distance > 0]),
             fooling_distances=distances if self._budget.eps is None else (),
-            outcomes=tuple(
-                worst_outcome(column) for column in zip(*(tally.outcomes for tally in tallies.values()), strict=True)
-            ),
-            survival=tuple(survival) if self._defense.meta.randomized else None,
+            images=worst,
             candidates=candidates,
             detectors=self._detectors.records(),
         )
@@ -198,14 +209,14 @@ def clean_accuracy(labels: Tensor, truth: Tensor) -> float:
     return float((labels == truth).double().mean())
 
 
-def _candidate(name: str, tally: _Tally) -> CandidateRecord:
-    accuracy = mean_interval(tally.survival)
+def _candidate(name: str, judged: _Judged) -> CandidateRecord:
+    accuracy = judged.images.robust
     return CandidateRecord(
         name=name,
         robust_accuracy=accuracy.value,
         ci95=accuracy.ci95,
-        failed_majorities=sum(tally.failed),
-        abstained=sum(tally.abstained),
+        failed_majorities=sum(judged.failed),
+        abstained=sum(judged.rejected),
     )
 
 
@@ -213,15 +224,19 @@ def _count_any(columns: Iterable[Sequence[bool]]) -> int:
     return sum(any(flags) for flags in zip(*columns, strict=True))
 
 
-def _fooling_distances(tallies: Sequence[_Tally]) -> tuple[float | None, ...]:
+def _fooling_distances(judged: Sequence[_Judged]) -> tuple[float | None, ...]:
     """Return the smallest norm at which each image was got wrong; 0 if it was when clean, ``None`` if never."""
     distances: list[float | None] = []
-    for image in range(len(tallies[0].outcomes)):
-        if any(tally.outcomes[image] is Outcome.CLEAN_ERROR for tally in tallies):
+    for outcomes, norms in zip(
+        zip(*(each.images.outcomes for each in judged), strict=True),
+        zip(*(each.norms for each in judged), strict=True),
+        strict=True,
+    ):
+        if Outcome.CLEAN_ERROR in outcomes:
             distances.append(0.0)
-            continue
-        norms = [tally.norms[image] for tally in tallies if tally.outcomes[image] in BROKEN]
-        distances.append(min(norms, default=None))
+        else:
+            broken = [norm for outcome, norm in zip(outcomes, norms, strict=True) if outcome in BROKEN]
+            distances.append(min(broken, default=None))
     return tuple(distances)
 
 

@@ -1,4 +1,4 @@
-"""Where things are kept between runs."""
+"""Folder of what is kept between runs."""
 
 from __future__ import annotations
 

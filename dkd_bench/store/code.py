@@ -40,7 +40,7 @@ _LIBRARIES = sys.stdlib_module_names | {"torch"}
 
 _of_classes: WeakKeyDictionary[type, str] = WeakKeyDictionary()
 _of_modules: dict[str, tuple[Any, str]] = {}
-"""Module name to its specification, another one after each import and reload, and its digest."""
+"""Specification and digest of each module, by name; an import or reload makes another specification."""
 
 
 def code_digest(cls: type) -> str:
@@ -101,7 +101,7 @@ def _inside(around: ModuleSpec, name: str, last: str) -> ModuleSpec | None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A module and its file."""
+    """Module with its file."""
 
     name: str
     file: Path
@@ -109,7 +109,7 @@ class _Place:
 
     @property
     def package(self) -> str:
-        """What relative imports of the module are relative to; empty outside packages."""
+        """Package to which relative imports of the module are relative; empty outside packages."""
         return self.name if self.is_package else self.name.rpartition(".")[0]
 
     def meaning(self) -> Meaning:
@@ -119,15 +119,15 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Home:
-    """Which modules are a module's own."""
+    """Set of modules that count as a module's own."""
 
     root: str
     room: str
     folder: Path | None
-    """What holds the module's top-level package or, outside packages, its file; ``None`` among the libraries."""
+    """Folder of the module's top-level package or, outside packages, of its file; ``None`` among the libraries."""
     follows: bool
     whole: bool
-    """For a module of the harness: whether every room of it is its own."""
+    """Whether every room of the harness is its own, for a module of the harness."""
 
     @classmethod
     def of(cls, place: _Place, *, whole: bool) -> _Home:

@@ -1,4 +1,4 @@
-"""The one place that writes files: atomically, never pickles, always with a digest."""
+"""Reading and writing of files, nowhere else done: atomically, never pickles, always with a digest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkd_bench.errors import StoreError
+from dkd_bench.errors import FieldName, StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,7 +166,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class TensorStore:
-    """A folder of tensors under content keys, each with the digest of what it holds."""
+    """Folder of tensors under content keys, each with the digest of what it holds."""
 
     folder: Path
 
@@ -237,5 +237,7 @@ def _is_open_as(path: Path, descriptor: int) -> bool:
 
 def _cannot_write(path: Path, error: OSError) -> StoreError:
     if error.errno == errno.ENOSPC:
-        return StoreError(f"no space left to write {path}; free some, or choose another --out or DKD_BENCH_CACHE")
+        return StoreError(
+            f"no space left to write {path}; free some, or choose another ", FieldName("out"), " or DKD_BENCH_CACHE"
+        )
     return StoreError(f"cannot write {path}: {error.strerror}")

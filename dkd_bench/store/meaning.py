@@ -1,4 +1,4 @@
-"""The meaning of one Python source: its syntax tree without what changes nothing that is computed."""
+"""Meaning of a Python source: its syntax tree without what changes nothing that is computed."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _FIELD_WORDS = ("ClassVar", "InitVar", "KW_ONLY")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """One name that an import line brings in, wherever in the source it stands."""
+    """Name that an import line brings in, wherever in the source it stands."""
 
     module: str
-    """The module as written, without leading dots; empty for ``from . import name``."""
+    """Module as written, without leading dots; empty for ``from . import name``."""
     level: int
-    """The number of leading dots; 0 for an absolute import."""
+    """Number of leading dots; 0 for an absolute import."""
     name: str
-    """What is taken from the module; ``*`` for all of it, empty for ``import module``."""
+    """Name that is taken from the module; ``*`` for all of it, empty for ``import module``."""
     alias: str
-    """What it is called in the source."""
+    """Name that it has in the source."""
     used: bool
     """Whether anything in the source mentions it, annotations excepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """What a source says."""
+    """Meaning of a source, as a digest and its imports."""
 
     digest: str
-    """The SHA-256 of its syntax tree without docstrings, comments, annotations, ``__all__`` and import lines."""
+    """SHA-256 of its syntax tree without docstrings, comments, annotations, ``__all__`` and import lines."""
     imports: tuple[Import, ...]
-    """What it imports, in the order of the source; but for what only a type checker reads."""
+    """Imports in the order of the source, without what only a type checker reads."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A sweep: one defence at several values of a setting, with other defences as levels beside it (Figure 5)."""
+"""Sweep: one defence at several values of a setting, with other defences as levels beside it (Figure 5)."""
 
 from dkd_bench.sweep._measure import carry_out, runs_of, sweep_of
 from dkd_bench.sweep._record import Sweep, SweepPoint

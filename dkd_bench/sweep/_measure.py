@@ -1,11 +1,11 @@
-"""From a request to a sweep: one run for each value and each level."""
+"""Measurement of a sweep: one run for each value and each level."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dkd_bench.errors import AttackError, ConfigError, PluginError
+from dkd_bench.errors import AttackError, ConfigError, FieldName, PluginError
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.pipeline import run_whole
 from dkd_bench.progress import Progress
@@ -87,7 +87,8 @@ def _deployed_cells(record: RunRecord) -> list[CellRecord]:
     rules = [cell.decision for cell in record.cells if cell.status == "ok"]
     if not rules:
         raise ConfigError(
-            f"no number came of '{record.manifest.command}': {record.cells[0].reason}; choose another --attack"
+            f"no number came of '{record.manifest.command}': {record.cells[0].reason}; choose another ",
+            FieldName("attacks"),
         )
     (defense, *_) = record.manifest.defenses.values()
     deployed = [cell for cell in record.cells if cell.decision == deployed_rule(defense.deployed, rules)]

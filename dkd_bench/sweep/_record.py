@@ -1,4 +1,4 @@
-"""What a sweep measured, as it stands in ``sweep.json``."""
+"""Record of a sweep, as it stands in ``sweep.json``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from dkd_bench.records import Interval, Record, SeparationRecord
 
 
 class SweepPoint(Record):
-    """A defence as one run measured it, under the rule that it deploys."""
+    """Measurements of a defence in one run, under the rule that it deploys."""
 
     label: str
-    """The value of the setting, or the level's defence."""
+    """Value of the setting, or the level's defence."""
     defense: str
     decision: str
     clean: Interval
-    """On the whole test set."""
+    """Clean accuracy on the whole test set."""
     n_test: int
     separation: SeparationRecord | None
     robust: dict[str, Interval]
-    """By threat model, over all images of the run; without those that its defence offers nothing to."""
+    """Accuracy under attack by threat model, over all images of the run; without those that its defence offers nothing
+    to."""
     weights_sha256: str
     run: RunSummary
 
 
 class Sweep(Record):
-    """What a sweep measured."""
+    """Measurements of a sweep."""
 
     schema_version: Literal[1] = 1
     defense: str
@@ -36,7 +37,7 @@ class Sweep(Record):
     attack: str
     norm: Norm
     eps: float | None
-    """``None`` for a minimum-norm attack."""
+    """Budget in [0, 1] pixel units, in l0 a number of values; ``None`` for a minimum-norm attack."""
     n: int
     seed: int
     threat_models: tuple[str, ...]
@@ -45,11 +46,11 @@ class Sweep(Record):
 
     @property
     def title(self) -> str:
-        """What tables and pictures of the sweep are called."""
+        """Title of the sweep's tables and pictures."""
         return f"{self.defense} over {self.setting}, {self.dataset}"
 
     @property
     def under_attack(self) -> str:
-        """What its accuracies are: under which attack, within which budget."""
+        """Description of its accuracies: under which attack, within which budget."""
         budget = "" if self.eps is None else f" {self.norm} {self.eps:g}"
         return f"accuracy under {self.attack}{budget}"

@@ -1,4 +1,4 @@
-"""A sweep as a table and as JSON, beside its picture."""
+"""Report of a sweep: a table and JSON, beside its picture."""
 
 from __future__ import annotations
 

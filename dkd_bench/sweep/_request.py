@@ -1,4 +1,4 @@
-"""What is varied, and under what."""
+"""Request of a sweep: what is varied, and under what."""
 
 from __future__ import annotations
 
@@ -7,51 +7,55 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dkd_bench.errors import ConfigError
+from dkd_bench.errors import ConfigError, FieldName
 from dkd_bench.plugins.suites import resolve_attacks
 from dkd_bench.steps.request import RunRequest
 from dkd_bench.store.digests import digest_json
 
+_VALUES, _LEVELS = FieldName("values", option="vary"), FieldName("levels", option="level")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRequest:
-    """What is varied, and under what.
+    """Setting that is varied, its values, and the run that measures each.
 
     Raises:
         ConfigError: if there is not exactly one defence, attack and budget, or a value is missing or repeated.
     """
 
     run: RunRequest
-    """The one defence that is varied, the one attack, the images; ``out`` is the folder of the sweep."""
+    """Request with the one defence that is varied, the one attack, the images; ``out`` is the folder of the sweep."""
     setting: str
     values: tuple[str, ...]
     levels: tuple[str, ...] = ()
-    """Defences that stand beside it as they are."""
+    """Other defences that stand beside it, with the settings they have."""
 
     def __post_init__(self) -> None:
         if len(self.run.defenses) != 1:
-            raise ConfigError(f"a sweep varies one defence, got {len(self.run.defenses)}; name others with --level")
+            raise ConfigError(f"a sweep varies one defence, got {len(self.run.defenses)}; name others with ", _LEVELS)
         if self.defense in self.levels:
-            raise ConfigError(f"{self.defense!r} is varied and cannot be a level too; leave it out of --level")
+            raise ConfigError(f"{self.defense!r} is varied and cannot be a level too; leave it out of ", _LEVELS)
         attacks = resolve_attacks(self.run.attacks)
         if len(attacks) != 1:
-            raise ConfigError(f"a sweep draws one attack, got {', '.join(attacks)}; name one with --attack")
+            raise ConfigError(
+                f"a sweep draws one attack, got {', '.join(attacks)}; name one with ", FieldName("attacks")
+            )
         if len(self.run.eps) > 1:
-            raise ConfigError(f"a sweep draws one budget, got {len(self.run.eps)} --eps; give one")
+            raise ConfigError(f"a sweep draws one budget, got {len(self.run.eps)} ", FieldName("eps"), "; give one")
         if not self.setting or not self.values or not all(self.values):
-            raise ConfigError("--vary takes NAME=VALUE,VALUE,..., such as zeta=0,0.5,0.9")
-        for option, words in ((f"--vary {self.setting}", self.values), ("--level", self.levels)):
+            raise ConfigError(_VALUES, " takes NAME=VALUE,VALUE,..., such as zeta=0,0.5,0.9")
+        for name, of, words in ((_VALUES, f" {self.setting}", self.values), (_LEVELS, "", self.levels)):
             if len(set(words)) < len(words):
-                raise ConfigError(f"{option} gives a word twice in {', '.join(words)}; give it once")
+                raise ConfigError(name, f"{of} gives a word twice in {', '.join(words)}; give it once")
 
     @property
     def defense(self) -> str:
-        """The defence that is varied."""
+        """Name of the defence that is varied."""
         return self.run.defenses[0]
 
     @property
     def folder(self) -> Path:
-        """Where the sweep and its runs are written."""
+        """Folder to which the sweep and its runs are written."""
         named = f"sweep-{self.defense}-{self.setting}-{self.run.dataset}-{'+'.join(self.run.attacks)}"
         return self.run.out or Path("runs") / _in_a_path(named)
 

@@ -1,4 +1,4 @@
-"""What an attack sees: a frozen, counted, differentiable classifier of images in [0, 1]."""
+"""Target of an attack: a frozen, counted, differentiable classifier of images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dkd_bench.errors import AttackError
 from dkd_bench.target.surrogates import Detecting, OnManifold
 
 Access = Literal["gradients", "scores", "decisions", "detectors", "generator"]
-"""What an attack needs of its target: gradients of the logits, logits or labels alone, gradients of the logits and of
-the detectors, or the generator behind the answers."""
+"""Access to a target that an attack needs: gradients of the logits, logits or labels alone, gradients of the logits and
+of the detectors, or the generator behind the answers."""
 
 AUTO_BATCH_SIZE = 250
-"""Images in one model evaluation unless ``--batch-size`` says otherwise: about what a CPU cache holds."""
+"""Number of images in one model evaluation unless ``--batch-size`` says otherwise: about what a CPU cache holds."""
 
 
 @final

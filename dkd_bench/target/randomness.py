@@ -1,4 +1,4 @@
-"""Keeps the global random generators of libraries where they were."""
+"""Isolation of the global random generators of libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differentiable stand-ins for the whole of a defence: what the joint attack sees of it.
+"""Surrogates: differentiable stand-ins for the whole of a defence, as the joint attack sees it.
 
 A vote has no gradient. Each ensemble surrogate maps members to one logit-like output ``(N, K)``; the names follow
 the losses compared in Tramer et al. 2020 and Pang et al. 2019. A vote judges what they produce. A step before the
@@ -74,7 +74,7 @@ class SumOfMargins(EnsembleSurrogate):
 
 @final
 class BPDA(nn.Module):
-    """A step before a network, exact on the way forward, differentiated as something else (Athalye et al. 2018).
+    """Network after a step that is exact forward and differentiated as something else (Athalye et al. 2018).
 
     BPDA, backward pass differentiable approximation: an attack that needs the gradient of ``network(step(x))``
     gets that of ``network`` at ``step(x)``, times that of ``backward`` at ``x``. A step whose answers differ
@@ -99,7 +99,7 @@ class BPDA(nn.Module):
 
 
 class Detecting(nn.Module, ABC):
-    """A surrogate of a defence that abstains: it also tells how near its detectors are to rejecting."""
+    """Surrogate of a defence that abstains: it also tells how near its detectors are to rejecting."""
 
     @abstractmethod
     def rejections(self, x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Detecting(nn.Module, ABC):
 
 
 class OnManifold(nn.Module, ABC):
-    """A surrogate of a defence that answers for the nearest image its generator can make."""
+    """Surrogate of a defence that answers for the nearest image its generator can make."""
 
     latent_dimension: int
 

@@ -1,4 +1,4 @@
-"""Whether a network answers differently when it is asked again."""
+"""Variation of a network's answers when it is asked the same again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dkd_bench.target.randomness import isolated_randomness
 
 VARIATION = 1e-4
-"""L2 distance of an image's normalised answers from which they are not the same (AutoAttack's own check)."""
+"""L2 distance between an image's normalised answers from which on they differ (AutoAttack's own check)."""
 
 
 def answers_vary(module: nn.Module, images: Tensor) -> bool:

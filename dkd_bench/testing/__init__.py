@@ -1,4 +1,4 @@
-"""The contract suite: what every defence, attack and threat model must keep, as tests that a plugin's author runs.
+"""Contract suite: what every defence, attack and threat model must keep, as tests that a plugin's author runs.
 
 from dkd_bench.testing import AttackContract, DefenseContract, ThreatModelContract
 

@@ -12,7 +12,7 @@ from dkd_bench.target import Access
 from dkd_bench.target.surrogates import Detecting, OnManifold
 
 _TOLERATED = 0.005
-"""By how much the two values of a pair may differ, in [0, 1] pixel units, as a root mean square over the image."""
+"""Difference that the two values of a pair may have, in [0, 1] pixel units, as a root mean square over the image."""
 
 
 def offering(network: nn.Module, access: Access, shape: tuple[int, ...]) -> nn.Module:
@@ -46,7 +46,7 @@ def unlikeness(images: Tensor) -> Tensor:
 
 @final
 class _Blind(nn.Module):
-    """Answers with logits, or with 1 for the likeliest class and 0 for the others; fails when asked for a gradient."""
+    """Network that answers with logits, or with 1 for the likeliest class and 0 for the others, without a gradient."""
 
     def __init__(self, network: nn.Module, access: Access) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _WithoutGradient(torch.autograd.Function):
 
 @final
 class _DetectingPairs(Detecting):
-    """Rejects images whose values are not pairs."""
+    """Network that rejects images whose values are not pairs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _DetectingPairs(Detecting):
 
 @final
 class _GeneratingPairs(OnManifold):
-    """Makes images whose values are pairs, and answers for the nearest one."""
+    """Network that makes images whose values are pairs, and answers for the nearest one."""
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()

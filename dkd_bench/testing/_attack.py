@@ -1,4 +1,4 @@
-"""The contract of an attack."""
+"""Contract of an attack."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ from dkd_bench.training.networks import build_network
 
 _SEED = 7
 _REACH = 1.5
-"""A budget of so many times the distance to the nearest boundary must suffice a fixed attack."""
+"""Multiple of the distance to the nearest boundary that must suffice a fixed attack as a budget."""
 _BLIND_REACH = 2.5
-"""The same for one that sees no gradients."""
+"""Multiple that must suffice an attack that sees no gradients."""
 _SLACK = 2.0
-"""A minimum-norm attack may need so many times the distance to the nearest boundary."""
+"""Multiple of the distance to the nearest boundary that a minimum-norm attack may need."""
 _SHARE = 0.5
-"""Of the images, an attack must succeed on at least so many."""
+"""Share of the images on which an attack must succeed, at least."""
 _BUDGETS: dict[Norm, tuple[float, float]] = {"linf": (0.1, 0.5), "l2": (0.5, 3.0), "l0": (4, 32)}
-"""The digits' own budget, and one that presses against the box; in l0 a few of the 64 values, and half of them."""
+"""Budgets to test with: the digits' own, and one that presses against the box; in l0 a few of the 64 values, and half
+of them."""
 
 
 class AttackContract(ABC):
-    """What every attack must keep; derive a class named ``Test...`` and set ``attack``."""
+    """Contract of every attack; derive a class named ``Test...`` and set ``attack``."""
 
     attack: ClassVar[type[Attack]]
     settings: ClassVar[Any] = None

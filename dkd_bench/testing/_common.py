@@ -1,4 +1,4 @@
-"""What both contracts share: the images, the recipe, and how a check says what is wrong."""
+"""Common parts of the contracts: the images, the recipe, and how a check says what is wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training import Recipe
 
 QUICK_RECIPE = Recipe(name="contract", epochs=6, batch_size=25, learning_rate=3e-3, schedule="one-cycle")
-"""Trains a small network on ``quick_dataset()`` well enough to be asked questions, in half a second."""
+"""Recipe that trains a small network on ``quick_dataset()`` well enough to be asked questions, in half a second."""
 
 _UNKNOWN = "no_such_setting"
 

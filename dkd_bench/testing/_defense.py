@@ -1,4 +1,4 @@
-"""The contract of a defence."""
+"""Contract of a defence."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from dkd_bench.training import Recipe, TrainingSet
 _SEED = 3
 _DRAWS = 20
 _MOST = 0.5
-"""Of the images, a surrogate must have a gradient on, and agree with the defence on, at least so many."""
+"""Share of the images on which a surrogate must have a gradient, and agree with the defence, at least."""
 _BATCH = 20
 
 
 class DefenseContract(ABC):
-    """What every defence must keep; derive a class named ``Test...`` and set ``defense``."""
+    """Contract of every defence; derive a class named ``Test...`` and set ``defense``."""
 
     defense: ClassVar[type[Defense]]
     settings: ClassVar[Any] = None

@@ -1,4 +1,4 @@
-"""A classifier whose nearest boundaries are known in closed form."""
+"""Linear classifier whose nearest boundaries are known in closed form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CANDIDATES = 400
 
 @final
 class LinearProblem:
-    """A linear classifier, and images that are all about equally far from their nearest boundaries.
+    """Linear classifier, with images that are all about equally far from their nearest boundaries.
 
     The boundary to class j is a hyperplane with normal ``w_y - w_j``, so an image is ``gap / dual norm of the
     normal`` away from it. The images are far enough from black and white that the box is in nobody's way. In L0,

@@ -1,4 +1,4 @@
-"""The contract of a threat model."""
+"""Contract of a threat model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROLES = Roles(
     surrogates=("mean-logit", "sum-of-margins"),
 )
 _BARE = Roles(reference="reference", members=("member-1",), surrogates=())
-"""Of a single network whose gradient leads nowhere."""
+"""Roles of a single network whose gradient leads nowhere."""
 _BUDGETS = (
     Budget(norm="linf", eps=0.1),
     Budget(norm="l2", eps=0.5),
@@ -40,7 +40,7 @@ _N_IMAGES = 6
 
 
 class ThreatModelContract(ABC):
-    """What every threat model must keep; derive a class named ``Test...`` and set ``threat_model``."""
+    """Contract of every threat model; derive a class named ``Test...`` and set ``threat_model``."""
 
     threat_model: ClassVar[type[ThreatModel]]
 

@@ -1,4 +1,4 @@
-"""The interface of a threat model: which targets an adversary sees, and what becomes of the crafts on them.
+"""Interface of a threat model: which targets an adversary sees, and how the crafts on them become images to score.
 
 Nothing here imports torch, so that a board tells the facts of a threat model at once.
 """
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Sight = Literal["transfer", "part", "whole"]
-"""What examples are made on: a network of the adversary's own, parts of the defence, or the defence as a whole."""
+"""Extent of what an adversary sees: a network of its own, parts of the defence, or the defence as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """The names of the targets that a defence offers, one group for each way of seeing it."""
+    """Names of the targets that a defence offers, one group for each way of seeing it."""
 
     reference: str
-    """The black-box reference: a network of the adversary's own, trained on the same images."""
+    """Name of the black-box reference: a network of the adversary's own, trained on the same images."""
     members: tuple[str, ...]
     surrogates: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreatModelMeta:
-    """What a threat model is called, what it sees, and how a board tells of it."""
+    """Declaration of a threat model about itself: its name, what it sees, and how a board shows it."""
 
     name: str
     title: str
     sees: Sight
-    """Only the numbers of one that sees the ``whole`` may be trusted; the others flatter ensembles."""
+    """Extent of sight: only numbers with sight of the ``whole`` may be trusted; the others flatter ensembles."""
     legend: str
-    """What the examples are made on, and what counts per image: the line in a board's legend, ending in a stop."""
+    """Line in a board's legend, ending in a stop: what the examples are made on, and what counts per image."""
     place: int = 50
-    """In the reading order, from the least sight to the most: the built-in ones have 10, 20, 30 and 40. Equal places
-    go by name."""
+    """Position in the reading order, from the least sight to the most: the built-in ones have 10, 20, 30 and 40. Equal
+    places go by name."""
     mean_over: str = ""
-    """What each candidate is of, in the plural, where their mean is reported beside the worst; empty for no mean."""
+    """Plural of what each candidate is of, where their mean is reported beside the worst; empty for no mean."""
 
     @property
     def sees_whole(self) -> bool:
@@ -52,7 +52,7 @@ class ThreatModelMeta:
 
 
 class ThreatModel(ABC):
-    """Which targets are attacked, and which images the defence is then shown; made without arguments."""
+    """Choice of the targets attacked, and of the images that the defence is then shown; made without arguments."""
 
     meta: ClassVar[ThreatModelMeta]
 
@@ -76,7 +76,7 @@ class ThreatModel(ABC):
 
 
 class EachTarget(ThreatModel, ABC):
-    """A threat model in which every craft is a candidate as it stands."""
+    """Threat model in which every craft is a candidate as it stands."""
 
     @final
     def candidates(self, clean: Tensor, crafted: Mapping[str, Tensor], budget: Budget) -> Iterator[tuple[str, Tensor]]:

@@ -16,12 +16,12 @@ from dkd_bench.threats.joint import Joint
 from dkd_bench.threats.standalone import Standalone
 
 ALL = "all"
-"""The word that stands for the standard threat models."""
+"""Word that stands for the standard threat models."""
 
 _OURS = {cls.meta.name: cls.meta for cls in (BlackBox, Standalone, Aggregated, Joint)}
 
 STANDARD = tuple(sorted(_OURS, key=lambda name: _OURS[name].place))
-"""The names that ``all`` stands for, in reading order; those of other packages are asked for by name."""
+"""Names that ``all`` stands for, in reading order; those of other packages are asked for by name."""
 
 
 def load_threat_models(words: Sequence[str]) -> dict[str, ThreatModel]:

@@ -15,7 +15,7 @@ MAGNITUDES = (0.25, 0.5, 0.75, 1.0)
 """Fractions of the summed perturbation that are tried; 1 is the sum itself."""
 
 ROUNDING = 1e-6
-"""Below this a pixel's sum is what float32 leaves of perturbations that cancel out: no direction to follow."""
+"""Sum of a pixel, below which it is what float32 leaves of perturbations that cancel out: no direction to follow."""
 
 
 @final

@@ -1,4 +1,4 @@
-"""Training: named recipes, and the loop that every network of ours is trained by."""
+"""Training: named recipes, and the loop that trains every network of the harness."""
 
 from dkd_bench.training._fit import (
     CrossEntropy,

@@ -1,4 +1,4 @@
-"""The loop that trains one network, whatever its objective."""
+"""Training loop of one network, whatever its objective."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ EVALUATION_BATCH = 250
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingBatch:
-    """What an objective sees of one step."""
+    """Batch as an objective sees it after the network's forward pass."""
 
     indices: Tensor
     """Positions in the training split, int64, shape ``(n,)``, on the CPU."""
     labels: Tensor
     logits: Tensor
-    """Shape ``(n, K)``."""
+    """Logits of the batch, shape ``(n, K)``."""
     latent: Tensor | None
     """Flattened output of the objective's latent layer, shape ``(n, D)``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStep:
-    """What a step of training begins with."""
+    """Batch as an objective sees it before the network's forward pass."""
 
     indices: Tensor
     """Positions in the training split, int64, shape ``(n,)``, on the CPU."""
@@ -45,16 +45,16 @@ class TrainingStep:
     """float32 in [0, 1], shape ``(n, C, H, W)``."""
     labels: Tensor
     progress: float
-    """The fraction of all steps that are done, in [0, 1)."""
+    """Fraction of all training steps that are done, in [0, 1)."""
     generator: torch.Generator
-    """On the CPU; all randomness of training comes from it."""
+    """Source of all randomness of training, on the CPU."""
 
 
 class Objective(ABC):
-    """What a network is trained to minimise; ``loss`` of a batch, unless ``step_loss`` needs the network itself."""
+    """Objective of a network's training: ``loss`` of a batch, unless ``step_loss`` needs the network itself."""
 
     latent_layer: str | None = None
-    """The layer whose output the objective wants beside the logits."""
+    """Name of the layer whose output the objective wants beside the logits."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -90,13 +90,13 @@ class CrossEntropy(Objective):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """The training images, and the networks that were trained on them before."""
+    """Training images, with the networks that were trained on them before."""
 
     split: Split
     digest: str
-    """Of the dataset."""
+    """Digest of the dataset."""
     networks: TensorStore | None = None
-    """Where trained networks are remembered: the main model of DKD and of KD is one computation."""
+    """Cache of trained networks: the main model of DKD and of KD is one computation."""
 
 
 def train_network(  # noqa: PLR0913

@@ -12,13 +12,13 @@ from dkd_bench.errors import UnknownNameError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a network is trained with Adam."""
+    """Parameters of training a network with Adam."""
 
     name: str
     epochs: int
     batch_size: int
     learning_rate: float
-    """Constant, or the peak of a one-cycle schedule."""
+    """Learning rate of Adam: constant, or the peak of a one-cycle schedule."""
     schedule: Literal["constant", "one-cycle"]
 
 

@@ -1,4 +1,4 @@
-"""The networks: Table 1 of the paper, a small counterpart for digits, and the black-box references.
+"""Network architectures: Table 1 of the paper, a small counterpart for digits, and the black-box references.
 
 Each returns logits ``(N, K)``; the layer before the last is named ``latent`` (the paper's "close to the output").
 """

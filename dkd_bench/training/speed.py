@@ -1,4 +1,4 @@
-"""How fast this machine computes, beside the one whose times the README states."""
+"""Speed of this machine, beside that of the one whose times the README states."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dkd_bench.target.randomness import isolated_randomness
 from dkd_bench.training.networks import build_network
 
 README_GRADIENTS_PER_SECOND = 47_000.0
-"""What ``gradients_per_second`` returns on the machine whose times the README states: the best of the rounds that
-``python benchmarks/machine_speed.py`` makes there."""
+"""Value of ``gradients_per_second`` on the machine whose times the README states: the best of the rounds that ``python
+benchmarks/machine_speed.py`` makes there."""
 README_FIRST_COMMAND_S = 88.0
-"""Seconds that the README's first command takes there, from nothing."""
+"""Seconds that the README's first command takes there, with an empty cache."""
 WORTH_SAYING = 1.5
-"""How many times as slow a machine must be for a note."""
+"""Factor of slowness, relative to that machine, from which on a note is logged."""
 BATCH_SIZE = 100
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The audit behind ``dkd-bench verify``: evidence on disk, or a stranger's, re-scored and compared, image by image.
+"""Audit behind ``dkd-bench verify``: evidence on disk, or a stranger's, re-scored and compared, image by image.
 
 It knows a run only by its folder. How images are checked, outcomes counted and intervals drawn is written here once
 more, on purpose: an error in ``verify``, ``score`` or ``statistics`` must not be able to confirm itself.

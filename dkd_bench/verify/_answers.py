@@ -1,4 +1,4 @@
-"""What a defence answers, and what that makes of an image: counted here on its own."""
+"""Answers of a defence, and the outcome of each image that follows: counted here on its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Number = TypeVar("_Number", bound="np.number[Any]")
 
 DRAWS = 10
 FRESH_DRAWS = 100_003
-"""Added to the run's seed: an audit draws anew, so that a record must hold for other draws than its own."""
+"""Offset to the run's seed: an audit draws anew, so that a record must hold for other draws than its own."""
 
 WORDS = (
     Outcome.CLEAN_ERROR,
@@ -35,10 +35,10 @@ WORDS = (
     Outcome.ABSTAINED,
     Outcome.ROBUST,
 )
-"""What can become of an image, the worst first."""
+"""Words for the outcome of an image, the worst first."""
 _CLEAN_ERROR, _FOOLED, _FAILED_MAJORITY, _ABSTAINED, _ROBUST = range(len(WORDS))
 SURVIVES = _ABSTAINED
-"""From this word on an image is not lost."""
+"""Position in ``WORDS`` from which on an image is not lost."""
 
 
 @torch.no_grad()
@@ -66,30 +66,30 @@ def words_of(answers: Answers, clean: Answers, truth: NDArray[np.int64], *, abst
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateAnswers:
-    """What a defence made of one candidate of a threat model, image by image."""
+    """Answers of a defence to one candidate of a threat model, image by image."""
 
     words: Words
     rounded: Words
-    """Of the candidate's images rounded to 8 bits."""
+    """Outcomes of the candidate's images rounded to 8 bits."""
     failed: NDArray[np.bool_]
-    """No majority in some draw, shape ``(N,)``."""
+    """Images without majority in some draw: bool, shape ``(N,)``."""
     rejected: NDArray[np.bool_]
     distances: NDArray[np.float64]
-    """From the clean images, in the cell's norm."""
+    """Distances from the clean images, in the cell's norm."""
 
     @property
     def survival(self) -> NDArray[np.float64]:
-        """The share of draws that each image survived."""
+        """Share of draws that each image survived, shape ``(N,)``."""
         return survival(self.words)
 
     @property
     def clean_error(self) -> NDArray[np.bool_]:
-        """Wrong when clean, in most draws."""
+        """Images that are wrong when clean in most draws."""
         return np.asarray((self.words == _CLEAN_ERROR).mean(axis=0) > 0.5)
 
     @property
     def lost(self) -> NDArray[np.bool_]:
-        """Right when clean, and lost to the attack; of one draw."""
+        """Images that are right when clean, and lost to the attack; of one draw."""
         return np.isin(self.words[0], (_FOOLED, _FAILED_MAJORITY))
 
 
@@ -113,7 +113,7 @@ def candidate_answers(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescored:
-    """What a defence made of all candidates of one cell."""
+    """Answers of a defence to all candidates of one cell."""
 
     candidates: Mapping[str, CandidateAnswers]
     covered: NDArray[np.bool_]
@@ -121,33 +121,33 @@ class Rescored:
 
     @property
     def n(self) -> int:
-        """Images."""
+        """Number of images."""
         return len(self.covered)
 
     @property
     def worst(self) -> Words:
-        """The worst word of each image over the candidates, shape ``(N,)``; of one draw."""
+        """Worst word of each image over the candidates, shape ``(N,)``; of one draw."""
         return _least([each.words[0] for each in self.candidates.values()])
 
     @property
     def survival(self) -> NDArray[np.float64]:
-        """The share of draws that each image survived under the candidate that harms it most."""
+        """Share of draws that each image survived under the candidate that harms it most, shape ``(N,)``."""
         return _least([each.survival for each in self.candidates.values()])
 
     @property
     def clean_errors(self) -> NDArray[np.float64]:
-        """The share of draws in which each image is wrong when clean, whether its evidence is there or not."""
+        """Share of draws in which each image is wrong when clean, whether its evidence is there or not."""
         shares: NDArray[np.float64] = (next(iter(self.candidates.values())).words == _CLEAN_ERROR).mean(axis=0)
         return shares
 
     @property
     def rounded_survival(self) -> NDArray[np.float64]:
-        """The same of candidates rounded to 8 bits."""
+        """Share of draws that each image survived, of candidates rounded to 8 bits."""
         return _least([survival(each.rounded) for each in self.candidates.values()])
 
     @property
     def norms_of_lost(self) -> NDArray[np.float64]:
-        """The smallest norm at which each image was lost: 0 if it was when clean, infinite if it never was."""
+        """Smallest norm at which each image was lost: 0 if it was when clean, infinite if it never was."""
         norms = _least([np.where(each.lost, each.distances, np.inf) for each in self.candidates.values()])
         return np.where(self.worst == _CLEAN_ERROR, 0.0, norms)
 

@@ -1,4 +1,4 @@
-"""The audit of a run: what the request makes here, trial by trial, beside its record."""
+"""Audit of a run: its record is compared, trial by trial, with what its request makes here."""
 
 from __future__ import annotations
 

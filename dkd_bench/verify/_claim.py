@@ -1,4 +1,4 @@
-"""Evidence of strangers: adversarial images with a JSON of what they are claimed to do, measured here."""
+"""Claims of strangers: adversarial images with a JSON of what they are said to do, measured here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from dkd_bench.budget import TOLERANCE, Budget, Norm
 from dkd_bench.data import CHUNK_SIZE, Chunk, Dataset, load_dataset, select_balanced
 from dkd_bench.defense import Defense
-from dkd_bench.errors import ConfigError, PluginError, StoreError, UnknownNameError
+from dkd_bench.errors import ConfigError, FieldName, PluginError, StoreError, UnknownNameError
 from dkd_bench.plugins import registry
 from dkd_bench.plugins.suites import ALL
 from dkd_bench.progress import Progress
@@ -28,30 +28,31 @@ from dkd_bench.verify._images import fault_of
 from dkd_bench.verify._intervals import wilson
 
 IMAGES, LABELS = "adversarial", "labels"
-"""The tensors of a claim's file; the labels need not be there, and tell whether the order is ours if they are."""
+"""Names of the tensors in a claim's file; labels need not be there, and tell whether the order is ours if they are."""
 
 
 class Claim(Record):
-    """What is claimed of the first images, in seeded balanced order, of a dataset's test set."""
+    """Claim on the first images, in seeded balanced order, of a dataset's test set."""
 
     model_config = ConfigDict(strict=True)
 
     images: str
-    """A safetensors file with the tensor ``adversarial``; relative to the claim's own file."""
+    """Name of a safetensors file with the tensor ``adversarial``; relative to the claim's own file."""
     defense: str
-    """The name of an installed one; any other, whose code would be run, is named by whoever checks the claim."""
+    """Name of an installed defence; any other, whose code would be run, is named by whoever checks the claim."""
     dataset: str
     norm: Norm
     eps: float | None
-    """``None`` for images that may be as far from the clean ones as they like."""
+    """Budget in [0, 1] pixel units, in l0 a number of values; ``None`` for images as far away as they like."""
     robust_accuracy: float = Field(ge=0, le=1)
-    """Over all images; one that is wrong when clean is lost."""
+    """Share of all images that survive, in [0, 1]; one that is wrong when clean is lost."""
     decision: str | None = None
-    """The decision rule; may be left out where the defence has one."""
+    """Decision rule; may be left out where the defence has one."""
     n_examples: int | None = Field(default=None, ge=1)
-    """How many images there are, if it is to be checked."""
+    """Number of images, if it is to be checked."""
     seed: int | None = None
-    """Of the order of the images and of the training; this and what follows are a run's where they are left out."""
+    """Seed of the order of the images and of the training; this and what follows are a run's where they are left
+    out."""
     training_seed: int | None = None
     recipe: str | None = None
     settings: tuple[str, ...] | None = None
@@ -65,24 +66,25 @@ class Claim(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimReport:
-    """What was measured of a claim."""
+    """Result of checking a claim."""
 
     findings: tuple[str, ...]
-    """One sentence for each thing that is wrong; empty if the claim holds."""
+    """Sentence for each thing that is wrong; empty if the claim holds."""
     n: int
     claimed: float
     measured: float | None
-    """``None`` for images that are not what they claim to be: they are not scored."""
+    """Measured robust accuracy, in [0, 1]; ``None`` for images that are not what they claim to be: they are not
+    scored."""
     ci95: tuple[float, float] | None
     rounded: float | None
-    """Measured after every image was rounded to 8 bits."""
+    """Robust accuracy measured after every image was rounded to 8 bits."""
     broken: int | None
-    """Images that were right when clean, and are lost."""
+    """Number of images that were right when clean, and are lost."""
     tolerance: float = TOLERANCE
 
     @property
     def summary(self) -> str:
-        """One sentence on what was claimed and what was measured."""
+        """Sentence on what was claimed and what was measured."""
         claimed = f"claimed robust accuracy {100 * self.claimed:.2f} % of {self.n} images"
         if self.measured is None or self.ci95 is None or self.rounded is None:
             return f"{claimed}; not measured, since the images are not what they claim to be"
@@ -96,7 +98,7 @@ class ClaimReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ground:
-    """The clean images that a claim is about."""
+    """Clean images that a claim is about."""
 
     images: Tensor
     labels: Tensor
@@ -118,7 +120,7 @@ def read_claim(file: Path) -> tuple[Claim, Path]:
     except ValidationError as error:
         raise ConfigError(f"{text} is not a claim: {_first_error(error)}") from error
     except StoreError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(error.sentence) from error
     images = text.parent / claim.images
     if file.suffix == ".safetensors" and images.resolve() != file.resolve():
         raise ConfigError(f"{text} is a claim about {images}, not about {file}; give the JSON of {file.name}")
@@ -163,7 +165,7 @@ def check_claim(
             broken=None,
         )
     if claim.defense == ALL:
-        raise ConfigError("a claim is about one defence; name it with --defense")
+        raise ConfigError("a claim is about one defence; name it with ", FieldName("defense"))
     trained = train(resolve(request), progress, dataset=dataset)
     for reason in trained.failures.values():
         raise PluginError(reason)
@@ -189,7 +191,8 @@ def _refuse_code(claim: Claim, file: Path, *, named: bool) -> None:
     if any(mark in claim.defense for mark in (":", "/", "\\")):
         raise ConfigError(
             f"{file}: the defence must be an installed one, got {claim.defense!r}; a claim's own code is not run: "
-            "if you trust it, name it yourself with --defense"
+            "if you trust it, name it yourself with ",
+            FieldName("defense"),
         )
     known = registry.installed("defenses")
     if claim.defense not in known:

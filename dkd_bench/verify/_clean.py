@@ -1,4 +1,4 @@
-"""What defences answer to the clean images, and what the record says of it."""
+"""Answers of defences to the clean images, compared with the record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EQUAL = 1e-8
 
 @final
 class CleanAnswers:
-    """The answers of each defence to the clean images, chunk by chunk, asked for once."""
+    """Answers of each defence to the clean images, chunk by chunk, asked for once."""
 
     def __init__(self, bench: Prepared) -> None:
         """Ask the defences of ``bench``."""

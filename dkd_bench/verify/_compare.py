@@ -1,4 +1,4 @@
-"""One cell of a record, beside itself and beside what the defence answers now."""
+"""Comparison of one cell of a record with itself and with what the defence answers now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dkd_bench.verify._answers import SURVIVES, WORDS, CandidateAnswers, Rescore
 from dkd_bench.verify._intervals import wilson
 
 _EQUAL = 1e-8
-"""Two fractions closer than this are one."""
+"""Difference of two fractions below which they are one."""
 _EQUAL_NORMS = 1e-6
 _BROKEN = (Outcome.FOOLED, Outcome.FAILED_MAJORITY)
 

@@ -1,4 +1,4 @@
-"""The evidence of a run, loaded by its key, and refused if it is not the run's."""
+"""Evidence of a run, loaded by its key, and refused if it is not the run's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dkd_bench.verify._images import fault_of
 
 @final
 class EvidenceReader:
-    """Reads evidence and checks it; each thing that is wrong is found once."""
+    """Reader of evidence that checks it; each thing that is wrong is found once."""
 
     def __init__(self, record: RunRecord, bench: Prepared, store: TensorStore) -> None:
         """Read what ``record`` names from ``store``; make again on ``bench`` what is not there."""

@@ -1,4 +1,4 @@
-"""Whether adversarial images are what they claim to be, in float64 NumPy; nothing is repaired."""
+"""Checks of adversarial images in float64 NumPy, apart from the harness's own; nothing is repaired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""95 % Wilson intervals straight from SciPy."""
+"""Wilson intervals of 95 %, straight from SciPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outcome of an audit, kept beside the run."""
+"""Keeping of an audit's outcome beside the run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from platform import python_version
 
 import dkd_bench
-from dkd_bench.errors import StoreError
+from dkd_bench.errors import Sentence, StoreError
 from dkd_bench.records.rundir import RESULTS, load_with_doubt
 from dkd_bench.records.verification import VERIFICATION, Verification
 from dkd_bench.steps.record import LIBRARIES
@@ -17,13 +17,13 @@ from dkd_bench.store.files import write_json
 from dkd_bench.verify._report import AuditReport
 
 
-def keep_verification(report: AuditReport, run: Path) -> str:
+def keep_verification(report: AuditReport, run: Path) -> Sentence:
     """Write what an audit of ``run`` found beside its record, and into its board; return a sentence on where it is.
 
     A published run that cannot be written to can be verified all the same.
     """
     if not run.is_dir() and run.name != RESULTS:
-        return f"No {VERIFICATION} is written: {run} is not named {RESULTS}."
+        return Sentence(f"No {VERIFICATION} is written: {run} is not named {RESULTS}.")
     file = (run if run.is_dir() else run.parent) / VERIFICATION
     verification = Verification(
         results_sha256=report.results_sha256,
@@ -42,5 +42,5 @@ def keep_verification(report: AuditReport, run: Path) -> str:
         if report.findings:
             save_board(load_with_doubt(file.parent), file.parent)
     except StoreError as error:
-        return f"No {VERIFICATION} is written: {error}."
-    return f"What was found is in {file}."
+        return Sentence(f"No {VERIFICATION} is written: ", error.sentence, ".")
+    return Sentence(f"What was found is in {file}.")

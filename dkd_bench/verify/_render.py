@@ -1,4 +1,4 @@
-"""What an audit found, as text."""
+"""Rendering of an audit's findings as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dkd_bench.verify._report import AuditReport, RoundedCell
 Report: TypeAlias = "AuditReport | ClaimReport"
 
 NOTABLE_CHANGE = 0.01
-"""A robust accuracy that 8-bit rounding changes by more than this is shown."""
+"""Change of a robust accuracy by 8-bit rounding, in [0, 1], over which it is shown."""
 
 
 def render_report(report: Report, output_format: Literal["markdown", "json"]) -> str:

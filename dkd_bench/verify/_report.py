@@ -1,4 +1,4 @@
-"""What an audit of a run has to say."""
+"""Report of an audit."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from dkd_bench.budget import TOLERANCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundedCell:
-    """A cell when every candidate image is rounded to 8 bits, as a picture file would keep it."""
+    """Numbers of a cell when every candidate image is rounded to 8 bits, as a picture file would keep it."""
 
     cell: str
     robust_accuracy: float
-    """Re-scored, of the images as they are."""
+    """Robust accuracy re-scored on the images as they are, in [0, 1]."""
     rounded_robust_accuracy: float
     changed: int
-    """Images that survive on one side and not on the other."""
+    """Number of images that survive on one side and not on the other."""
 
     @property
     def change(self) -> float:
-        """By how much rounding raises the robust accuracy."""
+        """Difference that rounding makes to the robust accuracy, in [-1, 1]; positive if it raises it."""
         return self.rounded_robust_accuracy - self.robust_accuracy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """How much an audit looked at."""
+    """Counts of what an audit looked at."""
 
     cells: int
-    """Re-scored."""
+    """Number of cells re-scored."""
     cells_recorded: int
     images: int
-    """Whose outcomes were compared, over all cells."""
+    """Number of images whose outcomes were compared, over all cells."""
     evidence: int
-    """Chunks of adversarial images."""
+    """Number of chunks of adversarial images."""
     evidence_made_again: int
-    """Of these, not kept by the run, and crafted again from their key."""
+    """Number of these that the run did not keep, and that were crafted again from their key."""
     evidence_in_part: int
-    """Of these, kept for the broken images only: the digest of the whole cannot be taken from them."""
+    """Number of these kept for the broken images only: the digest of the whole cannot be taken from them."""
     outcomes_unchecked: int
-    """Of the re-scored cells, of images whose evidence is not there."""
+    """Number of outcomes in the re-scored cells of images whose evidence is not there."""
 
 
 def summarised(checked: Checked, *, findings: int, other_code: bool) -> str:
@@ -74,15 +74,15 @@ def summarised(checked: Checked, *, findings: int, other_code: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
-    """What an audit found."""
+    """Findings of an audit."""
 
     findings: tuple[str, ...]
-    """One sentence for each thing that is wrong; empty if all holds."""
+    """Sentence for each thing that is wrong; empty if all holds."""
     summary: str
     rounded: tuple[RoundedCell, ...]
-    """Of each cell whose evidence was there whole."""
+    """Robust accuracy after rounding, of each cell whose evidence was there whole."""
     checked: Checked
     results_sha256: str
-    """Of the bytes of the record that was audited."""
+    """Digest of the bytes of the record that was audited."""
     tolerance: float = TOLERANCE
-    """How far an image may be over its budget, in the budget's own unit."""
+    """Distance by which an image may be over its budget, in the budget's own unit."""

@@ -1,4 +1,4 @@
-"""What a defence makes of the images that a threat model derives from evidence; these are checked, not trusted."""
+"""Re-scoring of the images that a threat model derives from evidence; these are checked, not trusted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dkd_bench.verify._images import fault_of
 
 @final
 class Rescorer:
-    """Asks defences for their answers to candidates, as they are and rounded to 8 bits."""
+    """Scorer of a defence's answers to candidates, as they are and rounded to 8 bits."""
 
     def __init__(self, bench: Prepared, reader: EvidenceReader, clean: CleanAnswers) -> None:
         """Take evidence from ``reader``."""

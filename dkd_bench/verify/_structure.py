@@ -1,4 +1,4 @@
-"""What a record says of its ground, its cells and its evidence, beside what the request makes here."""
+"""Comparison of a record's ground, cells and evidence with what the request makes here."""
 
 from __future__ import annotations
 

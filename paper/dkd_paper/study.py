@@ -9,7 +9,7 @@ from pathlib import Path
 from dkd_bench import RunRequest, load_run
 from dkd_bench.api import ConfigError, Norm, Progress
 from dkd_bench.data import load_dataset
-from dkd_bench.errors import EvidenceError
+from dkd_bench.errors import EvidenceError, FieldName
 from dkd_bench.pipeline import run_whole
 from dkd_bench.records import RunRecord
 from dkd_bench.records.rundir import RESULTS
@@ -111,9 +111,9 @@ class StudyRequest:
             RunRequest(defenses=DEFENSES, seed=seed, device=self.device)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"each seed is given once, and at least one; got {', '.join(map(str, self.seeds))}")
-        for option, cap in (("--n-examples", self.n_examples), ("--n-slow", self.n_slow)):
+        for field, cap in (("n_examples", self.n_examples), ("n_slow", self.n_slow)):
             if cap is not None and cap < 1:
-                raise ConfigError(f"{option} must be at least 1, got {cap}")
+                raise ConfigError(FieldName(field), f" must be at least 1, got {cap}")
 
     @property
     def folder(self) -> Path:
@@ -184,7 +184,8 @@ def _alike(records: Mapping[tuple[str, int], RunRecord]) -> Mapping[tuple[str, i
             if digest != other:
                 raise EvidenceError(
                     f"{' '.join(map(str, what))} is not the same in {other_part} and {part}; "
-                    "delete the older run and run again without --existing"
+                    "delete the older run and run again without ",
+                    FieldName("existing"),
                 )
     return records
 

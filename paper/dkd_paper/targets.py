@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from dkd_bench.api import ConfigError, Progress, UnknownNameError
+from dkd_bench.errors import FieldName
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.plots import sweep_picture
 from dkd_bench.records import RunRecord
@@ -77,7 +78,9 @@ def reproduce(target: str, request: StudyRequest, progress: Progress) -> Reprodu
 
 def _figure5(request: StudyRequest, ground: Ground, progress: Progress) -> Reproduced:
     if len(request.seeds) > 1:
-        raise ConfigError(f"{FIGURE5} is drawn for one seed, got {len(request.seeds)}; give one --seed")
+        raise ConfigError(
+            f"{FIGURE5} is drawn for one seed, got {len(request.seeds)}; give one ", FieldName("seeds", option="seed")
+        )
     paper = paper_dataset(ground.channels)
     asked = figure5_sweep(request, ground.n_test)
     if request.existing:

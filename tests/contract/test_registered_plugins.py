@@ -23,7 +23,7 @@ from dkd_bench.testing import AttackContract, DefenseContract, ThreatModelContra
 from dkd_defenses.dkd import DKDSettings
 
 SETTINGS = {
-    "dkd": DKDSettings(zeta=0.2),
+    "dkd": DKDSettings(zeta=0.05),
     "at": RobustSettings(steps=3),
     "trades": TradesSettings(steps=3),
     "pixel-defend": PixelDefendSettings(filters=8, references=200),

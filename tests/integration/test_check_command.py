@@ -12,6 +12,7 @@ import typer
 
 from dkd_bench.check import EvidenceReplay, Rule, compare, load_reference, reference_from, save_reference
 from dkd_bench.cli.check import check
+from dkd_bench.cli.options import as_option
 from dkd_bench.cli.reference import reference as reference_command
 from dkd_bench.errors import ConfigError, DkdBenchError
 from dkd_bench.pipeline import run
@@ -37,7 +38,7 @@ def command(capsys, cache):
         try:
             status = app(args=[str(word) for word in words], standalone_mode=False)
         except DkdBenchError as error:
-            status, sentence = error.exit_code, str(error)
+            status, sentence = error.exit_code, error.sentence.spelled(as_option)
         return int(status or 0), capsys.readouterr().out, sentence
 
     return call
@@ -335,5 +336,5 @@ def test_two_training_seeds_make_one_reference(command, retrained, tmp_path):
 
 
 def test_a_folder_of_evidence_that_is_none_is_refused(retrained, tmp_path):
-    with pytest.raises(ConfigError, match=r"--evidence .*nowhere is no folder; name the folder of a run"):
+    with pytest.raises(ConfigError, match=r"evidence .*nowhere is no folder; name the folder of a run"):
         replayed(reference_from([retrained[0]]), retrained[1], tmp_path / "nowhere")

@@ -171,7 +171,7 @@ def test_fewer_images_begin_the_same_order(claim, made):
         ({"norm": "l1"}, "norm: Input should be 'linf', 'l2' or 'l0'"),
         ({"eps": 8}, r"linf eps must be in \(0, 1\]"),
         ({"n_examples": 41}, "expected 41 images, as the claim's n_examples says, got 40"),
-        ({"seed": -1}, "--seed must be from 0"),
+        ({"seed": -1}, "seed must be from 0"),
         ({"images": "gone.safetensors"}, "no images at .*gone.safetensors"),
         ({"defense": "dkdd"}, "no defence named 'dkdd'. Did you mean 'dkd'"),
         ({"decision": "boasted"}, "no decision rule named 'boasted'. Did you mean 'boosted'"),
@@ -277,7 +277,7 @@ def trap(tmp_path):
 def test_a_claim_runs_no_code_of_its_own(claim, trap, monkeypatch, form):
     monkeypatch.chdir(trap.parent)
     monkeypatch.syspath_prepend(trap.parent)
-    with pytest.raises(ConfigError, match=r"a claim's own code is not run: if you trust it, name it .* --defense"):
+    with pytest.raises(ConfigError, match=r"a claim's own code is not run: if you trust it, name it .* defense"):
         checked(claim(defense=form.format(trap)))
     assert not trap.with_name("sprung").exists()
 
@@ -301,7 +301,7 @@ def test_the_user_may_name_the_defence(claim, trap, made, command):
 def test_a_claim_is_about_one_defence(claim):
     with pytest.raises(ConfigError, match="no defence named 'all'"):
         checked(claim(defense="all"))
-    with pytest.raises(ConfigError, match="a claim is about one defence; name it with --defense"):
+    with pytest.raises(ConfigError, match="a claim is about one defence; name it with defense"):
         checked(claim(), defense="all")
 
 

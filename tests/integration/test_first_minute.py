@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from dkd_bench import speed
 from dkd_bench.cli import app
 from dkd_bench.pipeline import run
 from dkd_bench.steps.request import RunRequest
+from dkd_bench.training import speed
 
 BLOCKED = """
 import sys

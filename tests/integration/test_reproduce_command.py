@@ -93,9 +93,9 @@ def test_figure5_is_drawn_for_one_seed(study):
     [
         ({"seeds": (0, 0)}, "each seed is given once"),
         ({"seeds": ()}, "at least one"),
-        ({"n_examples": 0}, "--n-examples must be at least 1"),
-        ({"n_slow": 0}, "--n-slow must be at least 1"),
-        ({"seeds": (-1,)}, "--seed must be from 0"),
+        ({"n_examples": 0}, "n_examples must be at least 1"),
+        ({"n_slow": 0}, "n_slow must be at least 1"),
+        ({"seeds": (-1,)}, "seed must be from 0"),
     ],
 )
 def test_what_a_study_refuses(words, message):

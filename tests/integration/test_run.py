@@ -144,7 +144,7 @@ def test_smaller_selection_is_found_again_in_a_larger_one(bench, monkeypatch):
 
 def test_another_run_is_not_overwritten(bench):
     bench(attacks=("fgsm",))
-    with pytest.raises(ConfigError, match=r"holds another run .* choose another --out"):
+    with pytest.raises(ConfigError, match=r"holds another run .* choose another out"):
         bench(attacks=("pgd",))
 
 

@@ -398,9 +398,9 @@ def test_a_wrong_norm_does_not_confirm_itself(bench, tmp_path, monkeypatch):
             id="count",
         ),
         pytest.param(
-            "steps.scoring.worst_outcome",
-            lambda outcomes: list(outcomes)[-1],
-            "its outcomes count",
+            "steps.scoring.worst_of",
+            lambda several: several[-1],
+            "robust accuracy is recorded as",
             id="worst",
         ),
     ],
@@ -653,7 +653,7 @@ def test_other_code_is_a_note_and_no_finding(run_folder):
         ({"seed": 1.5}, "seed: Input should be a valid integer, got 1.5"),
         ({"norm": "l7"}, "norm: Input should be 'linf', 'l2' or 'l0', got 'l7'"),
         ({"eps": [8.0]}, "eps must be in"),
-        ({"settings": ["nonsense"]}, "--set takes NAME=VALUE"),
+        ({"settings": ["nonsense"]}, "settings takes NAME=VALUE"),
         ({"spell": 3}, "spell"),
     ],
 )
@@ -678,7 +678,7 @@ def test_what_is_not_here_is_no_finding(run_folder, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_here_is_no_finding(run_folder):
-    with pytest.raises(ConfigError, match="--device cuda: torch finds no CUDA device here"):
+    with pytest.raises(ConfigError, match="device cuda: torch finds no CUDA device here"):
         audit(run_folder, device="cuda", data_root=None, progress=SilentProgress())
 
 

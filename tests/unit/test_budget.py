@@ -37,7 +37,7 @@ def test_l0_budgets_are_whole_numbers(eps: float) -> None:
 
 def test_integer_levels_are_recognised() -> None:
     with pytest.raises(
-        ConfigError, match=r"linf eps must be in \(0, 1\].*got 8\. Did you mean 8/255, .*--eps 0\.0313725"
+        ConfigError, match=r"linf eps must be in \(0, 1\].*got 8\. Did you mean 8/255, .*eps 0\.0313725"
     ):
         Budget(norm="linf", eps=8)
 
@@ -154,5 +154,5 @@ def test_a_projection_leaves_what_is_inside(drawn: tuple[Tensor, Tensor, Budget]
 
 def test_a_dataset_without_a_budget_in_the_norm_asks_for_one_before_anything_is_trained() -> None:
     request = RunRequest(defenses=("none",), attacks=("jsma",), norm="l0")
-    with pytest.raises(ConfigError, match="dataset 'digits' has no budget of its own in l0; give one with --eps"):
+    with pytest.raises(ConfigError, match="dataset 'digits' has no budget of its own in l0; give one with eps"):
         prepare(request, SilentProgress())

@@ -155,7 +155,7 @@ def test_budgets_of_an_attack() -> None:
 
 
 def test_a_fixed_attack_must_know_the_norm() -> None:
-    with pytest.raises(ConfigError, match=r"works in linf, not in l2; choose another --norm or leave that attack out"):
+    with pytest.raises(ConfigError, match=r"works in linf, not in l2; choose another norm or leave that attack out"):
         plan(attacks=[attack("jsma", norms=("linf",))], budgets=[Budget(norm="l2", eps=0.5)])
 
 
@@ -235,7 +235,7 @@ def test_members_that_are_not_random_take_one_draw() -> None:
 
 
 def test_nothing_applies() -> None:
-    with pytest.raises(ConfigError, match=r"none of the attacks autoattack-rand applies .* run with --attack all"):
+    with pytest.raises(ConfigError, match=r"none of the attacks autoattack-rand applies .* run with attacks all"):
         plan(attacks=[FOR_RANDOMIZED], threat_models=ALL_THREATS)
 
 

@@ -193,7 +193,7 @@ def test_a_function_that_fails_is_named() -> None:
 
 @pytest.mark.usefixtures("family")
 def test_a_class_takes_no_argument() -> None:
-    message = r"^defence 'mine' takes no argument, got 'file\.py:Mine'; write --defense mine$"
+    message = r"^defence 'mine' takes no argument, got 'file\.py:Mine'; write defenses mine$"
     with pytest.raises(ConfigError, match=message):
         load("defenses", "mine:file.py:Mine")
 

@@ -24,13 +24,13 @@ def test_settings_are_parsed() -> None:
 
 @pytest.mark.parametrize("word", ["zeta", "=0.7", ""])
 def test_settings_need_a_name_and_a_value(word: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--set takes NAME=VALUE or PLUGIN\.NAME=VALUE, got '{word}'"):
+    with pytest.raises(ConfigError, match=rf"settings takes NAME=VALUE or PLUGIN\.NAME=VALUE, got '{word}'"):
         parse_settings((word,))
 
 
 @pytest.mark.parametrize("word", ["zeta", "dkd.zeta"])
 def test_a_setting_is_given_once(word: str) -> None:
-    with pytest.raises(ConfigError, match=f"--set gives '{word}' twice; give it once"):
+    with pytest.raises(ConfigError, match=f"settings gives '{word}' twice; give it once"):
         parse_settings((f"{word}=0.7", f"{word}=0.7"))
 
 
@@ -56,14 +56,14 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"defenses": ()}, "no defence is named; name one with --defense, or see 'dkd-bench list defenses'"),
-        ({"seed": -1}, "--seed must be from 0 to 2147483647, got -1"),
-        ({"seed": 2**31}, "--seed must be from 0 to 2147483647, got 2147483648"),
-        ({"device": "gpu"}, "--device must be auto, cpu, cuda, got 'gpu'"),
-        ({"evidence": "some"}, "--evidence must be all, broken, none, got 'some'"),
-        ({"batch_size": 0}, "--batch-size must be auto or at least 1, got 0"),
-        ({"n_examples": 0}, "--n-examples must be at least 1, got 0"),
-        ({"n_examples": -5}, "--n-examples must be at least 1, got -5"),
+        ({"defenses": ()}, "no defence is named; name one with defenses, or see 'dkd-bench list defenses'"),
+        ({"seed": -1}, "seed must be from 0 to 2147483647, got -1"),
+        ({"seed": 2**31}, "seed must be from 0 to 2147483647, got 2147483648"),
+        ({"device": "gpu"}, "device must be auto, cpu, cuda, got 'gpu'"),
+        ({"evidence": "some"}, "evidence must be all, broken, none, got 'some'"),
+        ({"batch_size": 0}, "batch_size must be auto or at least 1, got 0"),
+        ({"n_examples": 0}, "n_examples must be at least 1, got 0"),
+        ({"n_examples": -5}, "n_examples must be at least 1, got -5"),
     ],
 )
 def test_refused(changes: dict[str, Any], message: str) -> None:
@@ -74,7 +74,7 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
 def test_training_requests_are_checked_alike() -> None:
     with pytest.raises(ConfigError, match="no defence is named"):
         TrainRequest(defenses=())
-    with pytest.raises(ConfigError, match="--seed must be from 0"):
+    with pytest.raises(ConfigError, match="seed must be from 0"):
         TrainRequest(defenses=("dkd",), seed=-1)
 
 
@@ -129,5 +129,5 @@ def test_a_request_of_another_version() -> None:
 
 
 def test_a_request_in_a_record_is_checked_too() -> None:
-    with pytest.raises(ConfigError, match="--seed must be from 0"):
+    with pytest.raises(ConfigError, match="seed must be from 0"):
         RunRequest.from_json({"defenses": ["dkd"], "seed": -1}, device="cpu", data_root=None)

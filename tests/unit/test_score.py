@@ -146,22 +146,22 @@ def test_accuracy_is_over_all_images() -> None:
     found = score([5] * 10, [5] * 9 + [6], {"craft": [5] * 6 + [7] * 3 + [6]})
     assert found.robust_accuracy == 0.6
     assert found.ci95 == wilson_interval(6, 10)
-    assert found.outcomes == (R,) * 6 + (F,) * 3 + (C,)
+    assert found.images.outcomes == (R,) * 6 + (F,) * 3 + (C,)
     assert found.failed_majorities == found.abstained == 0
-    assert found.survival is None
+    assert found.images.survival is None
 
 
 def test_an_attack_that_repairs_an_image_wins_nothing() -> None:
     found = score([5, 5], [6, 5], {"craft": [5, 5]})
     assert found.robust_accuracy == 0.5
-    assert found.outcomes == (C, R)
+    assert found.images.outcomes == (C, R)
 
 
 def test_failed_majorities_are_lost_and_counted() -> None:
     found = score([5] * 4, [5] * 4, {"craft": [5, NO_MAJORITY, NO_MAJORITY, 7]})
     assert found.robust_accuracy == 0.25
     assert found.failed_majorities == 2
-    assert found.outcomes == (R, M, M, F)
+    assert found.images.outcomes == (R, M, M, F)
 
 
 def test_rules_are_scored_apart() -> None:
@@ -175,11 +175,11 @@ def test_declared_rejects_are_not_fooled_but_counted() -> None:
     arguments = [5] * 4, [5] * 3 + [ABSTAIN], {"craft": [ABSTAIN, ABSTAIN, 7, ABSTAIN]}
     declared = score(*arguments, defense=Abstaining())
     assert declared.robust_accuracy == 0.5
-    assert declared.outcomes == (A, A, F, C)
+    assert declared.images.outcomes == (A, A, F, C)
     assert declared.abstained == 3
     undeclared = score(*arguments)
     assert undeclared.robust_accuracy == 0.0
-    assert undeclared.outcomes == (F, F, F, C)
+    assert undeclared.images.outcomes == (F, F, F, C)
 
 
 def test_candidates_are_merged_per_image_by_the_worst() -> None:
@@ -191,7 +191,7 @@ def test_candidates_are_merged_per_image_by_the_worst() -> None:
             "member-2": [5, 5, 8, NO_MAJORITY, 7, 5],
         },
     )
-    assert found.outcomes == (R, F, F, M, F, C)
+    assert found.images.outcomes == (R, F, F, M, F, C)
     assert found.robust_accuracy == pytest.approx(1 / 6)
     assert found.failed_majorities == 2
     assert [each.name for each in found.candidates] == ["member-1", "member-2"]
@@ -208,7 +208,7 @@ def test_the_mean_is_over_candidates() -> None:
 
 def test_a_reject_beside_a_robust_answer_counts_once() -> None:
     found = score([5], [5], {"a": [ABSTAIN], "b": [ABSTAIN], "c": [5]}, defense=Abstaining())
-    assert found.outcomes == (A,)
+    assert found.images.outcomes == (A,)
     assert found.abstained == 1
     assert found.robust_accuracy == 1.0
 
@@ -264,16 +264,16 @@ def test_survival_of_a_randomised_defence() -> None:
         defense=Wavering(),
         rule="deployed",
     )
-    assert found.survival == pytest.approx((1.0, 0.3, 0.8, 0.5))
+    assert found.images.survival == pytest.approx((1.0, 0.3, 0.8, 0.5))
     assert found.robust_accuracy == pytest.approx(2.6 / 4)
     assert found.ci95 == mean_interval([1.0, 0.3, 0.8, 0.5]).ci95
     assert [each.robust_accuracy for each in found.candidates] == pytest.approx([(1 + 0.3 + 0.8 + 0.5) / 4, 2.9 / 4])
-    assert found.outcomes == (R, F, R, C), "most frequent draw of each, the worse where they are even"
+    assert found.images.outcomes == (R, F, R, C), "most frequent draw of each, the worse where they are even"
 
 
 def test_survival_is_the_worst_candidate_of_each_image() -> None:
     found = score([0] * 2, [10] * 2, {"a": [2, 9], "b": [7, 4]}, defense=Wavering(), rule="deployed")
-    assert found.survival == pytest.approx((0.2, 0.4))
+    assert found.images.survival == pytest.approx((0.2, 0.4))
 
 
 def test_decided_draws_once_or_often() -> None:

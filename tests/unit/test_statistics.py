@@ -63,7 +63,7 @@ def test_mean_interval_is_not_widened_by_rounding() -> None:
 
 @pytest.mark.parametrize("n", [0, -3])
 def test_no_images_have_no_interval(n: int) -> None:
-    with pytest.raises(ConfigError, match=rf"needs at least one image, got n = {n}; ask for more with --n-ex"):
+    with pytest.raises(ConfigError, match=rf"needs at least one image, got n = {n}; ask for more with n_ex"):
         wilson_interval(0, n)
 
 

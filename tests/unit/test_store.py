@@ -58,7 +58,7 @@ def test_write_and_read(tmp_path: Path, content: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (FULL, r"^no space left to write .*file; free some, or choose another --out or DKD_BENCH_CACHE$"),
+        (FULL, r"^no space left to write .*file; free some, or choose another out or DKD_BENCH_CACHE$"),
         (DENIED, r"^cannot write .*file: Permission denied$"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The wrapper around every attack of Foolbox, which keeps the library's failures away from the numbers."""
+"""Wrapper around every attack of Foolbox, which keeps the library's failures away from the numbers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LIBRARIES = ("foolbox", "eagerpy")
 
 
 class FoolboxAttack(Attack):
-    """An attack of Foolbox; a row of the table derives from it and has no code of its own.
+    """Attack of Foolbox; a row of the table derives from it and has no code of its own.
 
     The fields of its ``Settings`` are the arguments of Foolbox's class, by Foolbox's names; but ``restarts``, where
     it is one of them, says how often the whole is run.
     """
 
     library: ClassVar[Mapping[Norm, type[FixedEpsilonAttack] | type[MinimizationAttack]]]
-    """Foolbox's class for each norm of the meta, in the same order."""
+    """Class of Foolbox for each norm of the meta, in the same order."""
     short_steps: ClassVar[int | None] = None
     """Steps in which a minimum-norm attack is done with most images: a run of so many comes first, and the full one is
     for the images that it left. ``None`` where that would change the result or save nothing."""
@@ -102,7 +102,7 @@ class FoolboxAttack(Attack):
 
 
 class _BestQuery(nn.Module):
-    """Passes queries on to the target, and keeps for each image the one with the largest margin of a wrong class."""
+    """Proxy that passes queries on to the target and keeps for each image that with the largest wrong-class margin."""
 
     def __init__(self, target: Target, images: Tensor, labels: Tensor) -> None:
         super().__init__()

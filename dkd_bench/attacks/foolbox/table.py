@@ -1,4 +1,4 @@
-"""The attacks of Foolbox: a row each, which is a class without code, after the settings that it takes.
+"""Table of Foolbox's attacks: a row each, which is a class without code, after the settings that it takes.
 
 A new one needs settings and a row here, and an entry point in ``pyproject.toml``; the tests find it by themselves.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+from foolbox.attacks.ddn import DDNAttack
 from foolbox.attacks.deepfool import L2DeepFoolAttack
 from foolbox.attacks.fast_gradient_method import L2FastGradientAttack, LinfFastGradientAttack
 from foolbox.attacks.projected_gradient_descent import (
@@ -49,7 +50,7 @@ class PGDSettings:
 
     steps: int = 40
     rel_stepsize: float = 0.0625
-    """One step in units of eps; 40 of them walk 2.5 eps, so every corner of the budget is in reach."""
+    """Length of one step in units of eps; 40 of them walk 2.5 eps, so every corner of the budget is in reach."""
     random_start: bool = True
     restarts: int = 1
 
@@ -78,7 +79,7 @@ class DeepFoolSettings:
 
     steps: int = 50
     candidates: int = 10
-    """The likeliest classes that are tried, at most; each costs a forward and a backward pass a step."""
+    """Number of likeliest classes that are tried, at most; each costs a forward and a backward pass a step."""
     overshoot: float = 0.02
 
     def __post_init__(self) -> None:
@@ -137,6 +138,72 @@ class CarliniWagner(FoolboxAttack):
     meta = AttackMeta(name="cw", title="Carlini-Wagner", kind="minimum_norm", norms=("l2",), libraries=LIBRARIES)
     Settings: ClassVar[type[Any]] = CarliniWagnerSettings
     library: ClassVar = {"l2": _repaired.CarliniWagner}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FMNSettings:
+    """Parameters of FMN.
+
+    Raises:
+        ConfigError: if a number is out of range.
+    """
+
+    steps: int = 100
+    max_stepsize: float = 1.0
+    """Length of the first step, in L2 whatever the norm; the steps fall to ``min_stepsize`` along a cosine."""
+    min_stepsize: float = 0.01
+    gamma: float = 0.05
+    """Share by which the norm allowed to a point first shrinks or grows, less and less as the steps do."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "min_stepsize", "gamma")
+        if self.max_stepsize < self.min_stepsize:
+            raise ConfigError(
+                f"max_stepsize must not be under min_stepsize, got {self.max_stepsize} and {self.min_stepsize}"
+            )
+        if self.gamma >= 1:
+            raise ConfigError(f"gamma must be under 1, a share of the norm, got {self.gamma}")
+
+
+@final
+class FMN(FoolboxAttack):
+    """Nearest misclassified image in Linf, L2 or L0 by steps whose norm adapts (Pintor et al. 2021)."""
+
+    meta = AttackMeta(name="fmn", title="FMN", kind="minimum_norm", norms=("linf", "l2", "l0"), libraries=LIBRARIES)
+    Settings: ClassVar[type[Any]] = FMNSettings
+    library: ClassVar = {"linf": _repaired.LinfFMN, "l2": _repaired.L2FMN, "l0": _repaired.L0FMN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DDNSettings:
+    """Parameters of DDN.
+
+    Raises:
+        ConfigError: if a number is out of range.
+    """
+
+    steps: int = 100
+    init_epsilon: float = 1.0
+    """Norm of the first point."""
+    gamma: float = 0.05
+    """Share by which the norm shrinks where a point is misclassified, and grows where it is not."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "init_epsilon", "gamma")
+        if self.gamma >= 1:
+            raise ConfigError(f"gamma must be under 1, a share of the norm, got {self.gamma}")
+
+
+@final
+class DDN(FoolboxAttack):
+    """Nearest misclassified image in L2 by a direction and a norm of their own (Rony et al. 2019).
+
+    Where a gradient vanishes Foolbox steps at random, so it is then that the seed counts.
+    """
+
+    meta = AttackMeta(name="ddn", title="DDN", kind="minimum_norm", norms=("l2",), libraries=LIBRARIES)
+    Settings: ClassVar[type[Any]] = DDNSettings
+    library: ClassVar = {"l2": DDNAttack}
 
 
 ROWS: Mapping[str, type[FoolboxAttack]] = {row.meta.name: row for row in FoolboxAttack.__subclasses__()}

@@ -28,6 +28,7 @@ from dkd_bench.attacks.square import Square, SquareSettings
 from dkd_bench.target import Target
 from dkd_bench.target.surrogates import Detecting
 from dkd_bench.testing._access import offering
+from dkd_bench.testing._linear import _values_to_change
 
 QUICK = {"cw": CarliniWagnerSettings(binary_search_steps=3, steps=30)}
 """Settings for attacks of Foolbox whose defaults take long."""
@@ -90,10 +91,12 @@ class LinearProblem:
         return self.logits(images).argmax(dim=1) != self.labels
 
     def distances(self, norm: str) -> Tensor:
-        """Return how far each image is from its nearest boundary, which is a hyperplane."""
+        """Return how far each image is from its nearest boundary, a hyperplane; in l0 how many values must change."""
         logits = self.logits(self.images)
         gaps = logits.gather(1, self.labels.unsqueeze(1)) - logits
         normals = self.weight[self.labels].unsqueeze(1) - self.weight.unsqueeze(0)
+        if norm == "l0":
+            return _values_to_change(self.images, gaps, normals).masked_fill(gaps == 0, torch.inf).amin(dim=1)
         dual = normals.abs().sum(dim=2) if norm == "linf" else normals.norm(dim=2)
         return (gaps / dual).masked_fill(dual == 0, torch.inf).amin(dim=1)
 

@@ -16,11 +16,14 @@ from torch import nn
 from dkd_bench.attacks.foolbox import _wrapper, table
 from dkd_bench.attacks.foolbox.table import (
     FGSM,
+    FMN,
     PGD,
     CarliniWagner,
     CarliniWagnerSettings,
+    DDNSettings,
     DeepFool,
     DeepFoolSettings,
+    FMNSettings,
     PGDSettings,
 )
 from dkd_bench.budget import Budget, perturbation_norms
@@ -29,7 +32,12 @@ from dkd_bench.plugins.registry import installed
 from dkd_bench.target import Target
 
 UNBUDGETED = Budget(norm="l2")
-MINIMUM_NORM = [DeepFool, CarliniWagner]
+MINIMUM_NORM = [
+    pytest.param(row, Budget(norm=norm), id=f"{name} {norm}")
+    for name, row in table.ROWS.items()
+    for norm in row.meta.norms
+    if row.meta.kind == "minimum_norm"
+]
 
 
 class Band(nn.Module):
@@ -84,23 +92,23 @@ def test_restarts_keep_the_best_of_each_image(linear):
     assert not torch.equal(once, thrice)
 
 
-@pytest.mark.parametrize("attack", MINIMUM_NORM)
-def test_images_that_are_wrong_when_clean_come_back_unperturbed(linear, attack):
+@pytest.mark.parametrize(("attack", "budget"), MINIMUM_NORM)
+def test_images_that_are_wrong_when_clean_come_back_unperturbed(linear, attack, budget):
     labels = linear.labels.clone()
     labels[::3] = (labels[::3] + 1) % linear.n_classes
 
-    adversarial = attack().run(linear.target(), linear.images, labels, UNBUDGETED, seed=0)
+    adversarial = attack().run(linear.target(), linear.images, labels, budget, seed=0)
 
-    norms = perturbation_norms(linear.images, adversarial, "l2")
+    norms = perturbation_norms(linear.images, adversarial, budget.norm)
     assert (norms[::3] == 0).all()
     assert (norms[1::3] > 0).all()
 
 
-@pytest.mark.parametrize("attack", MINIMUM_NORM)
-def test_nothing_is_queried_when_all_images_are_wrong(linear, attack):
+@pytest.mark.parametrize(("attack", "budget"), MINIMUM_NORM)
+def test_nothing_is_queried_when_all_images_are_wrong(linear, attack, budget):
     target = linear.target()
 
-    adversarial = attack().run(target, linear.images, (linear.labels + 1) % 4, UNBUDGETED, seed=0)
+    adversarial = attack().run(target, linear.images, (linear.labels + 1) % 4, budget, seed=0)
 
     assert torch.equal(adversarial, linear.images)
     assert target.forward_passes == len(linear.images)
@@ -116,12 +124,33 @@ def test_cw_returns_the_clean_image_where_it_finds_nothing_and_not_a_black_one(l
     assert torch.equal(adversarial, linear.images)
 
 
-def test_cw_does_not_depend_on_batch_mates(linear):
-    """Foolbox's early abort sums the loss over the batch; a mate that is far away would stop the others."""
-    together = CarliniWagner().run(linear.target(), linear.images, linear.labels, UNBUDGETED, seed=0)
-    alone = CarliniWagner().run(linear.target(), linear.images[:1], linear.labels[:1], UNBUDGETED, seed=0)
+@pytest.mark.parametrize(("attack", "budget"), MINIMUM_NORM)
+def test_batch_mates_change_nothing(linear, attack, budget):
+    """Foolbox's early abort of C&W sums the loss over the batch; a mate that is far away would stop the others."""
+    together = attack().run(linear.target(), linear.images, linear.labels, budget, seed=0)
+    alone = attack().run(linear.target(), linear.images[:1], linear.labels[:1], budget, seed=0)
 
     assert torch.equal(together[:1], alone)
+
+
+class Blind(nn.Module):
+    """Says class 0 of every image, by as much as ``lead``, and has no gradient."""
+
+    def __init__(self, lead):
+        super().__init__()
+        self.lead = lead
+
+    def forward(self, x):
+        return torch.tensor([self.lead, 0.0, 0.0]) + 0 * x.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("lead", [0.0, 1.0])
+@pytest.mark.parametrize(("attack", "budget"), MINIMUM_NORM)
+def test_where_nothing_is_found_the_clean_image_comes_back(attack, budget, lead):
+    """FMN makes logits that are not numbers of a loss and a gradient of 0, and in L0 asks for one value too many."""
+    adversarial = attack().run(Target(Blind(lead), name="blind", n_classes=3), GREY, ZEROS, budget, seed=0)
+
+    assert torch.equal(adversarial, GREY)
 
 
 def test_cw_pays_for_every_step_it_announces(linear):
@@ -132,14 +161,15 @@ def test_cw_pays_for_every_step_it_announces(linear):
     assert target.forward_passes == len(linear.images) * (4 * 100 + 2)
 
 
+class Bent(nn.Module):
+    """Rises ever more slowly, so that one step of a linear model falls short; class 1 is of a mean over 0.7."""
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(dim=1)
+        return torch.stack([torch.zeros_like(mean), mean.log() - math.log(0.7)], dim=1)
+
+
 def test_deepfool_returns_the_clean_image_where_it_finds_nothing():
-    class Bent(nn.Module):
-        """Rises ever more slowly, so that one step of a linear model falls short."""
-
-        def forward(self, x):
-            mean = x.flatten(1).mean(dim=1)
-            return torch.stack([torch.zeros_like(mean), mean.log() - math.log(0.7)], dim=1)
-
     target = Target(Bent(), name="bent", n_classes=2)
 
     short = DeepFool(DeepFoolSettings(steps=1)).run(target, GREY, ZEROS, UNBUDGETED, seed=0)
@@ -147,6 +177,41 @@ def test_deepfool_returns_the_clean_image_where_it_finds_nothing():
 
     assert torch.equal(short, GREY)
     assert target(long).argmax(dim=1).tolist() == [1, 1]
+
+
+class Held(nn.Module):
+    """Class 1 is of ten bright pixels; the others are black, and theirs is the larger gradient, out of the box."""
+
+    def forward(self, x):
+        pixels = x.flatten(1)
+        excess = pixels[:, :10].sum(dim=1) - 2 * pixels[:, 10:].sum(dim=1) - 7
+        return torch.stack([torch.zeros_like(excess), excess], dim=1)
+
+
+HALF_BLACK = torch.zeros(2, 1, 16, 16).index_fill(3, torch.arange(10), 0.5)
+HALF_BLACK[:, :, 1:] = 0
+
+
+@pytest.mark.parametrize(
+    ("network", "images", "norm", "nearest"),
+    [
+        (Bent(), GREY, "linf", 0.2),
+        (Bent(), GREY, "l2", 1.0),
+        (Bent(), GREY, "l0", 11),
+        (Held(), HALF_BLACK, "linf", 0.2),
+        (Held(), HALF_BLACK, "l2", 0.2 * math.sqrt(10)),
+        (Held(), HALF_BLACK, "l0", 5),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_fmn_gets_across_where_the_loss_bends_and_where_the_box_holds_the_gradient(network, images, norm, nearest):
+    """Foolbox's own comes ever nearer and finds nothing, or projects onto no ball at all."""
+    target = Target(network, name="held", n_classes=2)
+
+    adversarial = FMN().run(target, images, ZEROS, Budget(norm=norm), seed=0)
+
+    assert target(adversarial).argmax(dim=1).tolist() == [1, 1]
+    assert (perturbation_norms(images, adversarial, norm) <= 1.01 * nearest).all()
 
 
 @pytest.mark.parametrize("n_classes", [2, 12])
@@ -227,6 +292,10 @@ def test_fgsm_costs_one_pass_and_pgd_one_more_than_its_steps(linear):
         (lambda: DeepFoolSettings(candidates=1), "candidates must be at least 2"),
         (lambda: DeepFoolSettings(overshoot=-0.1), "overshoot must not be negative, got -0.1"),
         (lambda: CarliniWagnerSettings(stepsize=0.0), "stepsize must be over 0, got 0.0"),
+        (lambda: FMNSettings(max_stepsize=0.001), "max_stepsize must not be under min_stepsize, got 0.001 and 0.01"),
+        (lambda: FMNSettings(gamma=1.0), "gamma must be under 1, a share of the norm, got 1.0"),
+        (lambda: DDNSettings(init_epsilon=0.0), "init_epsilon must be over 0, got 0.0"),
+        (lambda: DDNSettings(gamma=1.0), "gamma must be under 1, a share of the norm, got 1.0"),
         (lambda: CarliniWagnerSettings(confidence=-1.0), "confidence must not be negative, got -1.0"),
     ],
 )

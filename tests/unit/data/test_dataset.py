@@ -148,7 +148,7 @@ class TestSelectBalanced:
 
     @pytest.mark.parametrize("n_examples", [0, -1, 101])
     def test_impossible_number(self, n_examples: int) -> None:
-        with pytest.raises(ConfigError, match=f"--n-examples must be from 1 to 100, .*; got {n_examples}"):
+        with pytest.raises(ConfigError, match=f"n_examples must be from 1 to 100, .*; got {n_examples}"):
             select_balanced(self.labels, n_examples=n_examples, seed=0)
 
 

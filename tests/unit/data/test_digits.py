@@ -51,5 +51,5 @@ def test_root_is_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_argument_is_refused() -> None:
-    with pytest.raises(DatasetError, match=r"'digits' takes no argument, got 'big'; write --dataset digits"):
+    with pytest.raises(DatasetError, match=r"'digits' takes no argument, got 'big'; write dataset digits"):
         load_digits(argument="big", root=None)

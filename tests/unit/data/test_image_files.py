@@ -66,7 +66,7 @@ class TestNpz:
 
     @pytest.mark.parametrize("argument", [None, ""])
     def test_no_argument(self, argument: str | None) -> None:
-        with pytest.raises(DatasetError, match=r"'npz' needs a file .*, got none; write --dataset npz:PATH"):
+        with pytest.raises(DatasetError, match=r"'npz' needs a file .*, got none; write dataset npz:PATH"):
             load_npz(argument=argument, root=None)
 
     def test_no_file(self, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ class TestImageFolder:
 
     def test_no_argument(self) -> None:
         with pytest.raises(
-            DatasetError, match=r"'imagefolder' needs a folder .*, got none; write --dataset imagefolder:"
+            DatasetError, match=r"'imagefolder' needs a folder .*, got none; write dataset imagefolder:"
         ):
             load_imagefolder(argument=None, root=None)
 

@@ -170,7 +170,7 @@ class TestIdx:
             r"^dataset 'mnist': expected MNIST/raw/train-images-idx3-ubyte\.gz, .*t10k-labels-idx1-ubyte.gz, "
             rf"or these unpacked, under {re.escape(str(root))}, found none .* into {re.escape(str(cache))} "
             r"\(.*no connection.*\); "
-            r"connect and run again, or name the folder that has them with --data-root or DKD_BENCH_DATA$"
+            r"connect and run again, or name the folder that has them with data_root or DKD_BENCH_DATA$"
         )
         with pytest.raises(DatasetError, match=expected):
             load_mnist(argument=None, root=root)
@@ -342,11 +342,11 @@ class TestCifar10:
 @pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist, load_cifar10])
 class TestEveryLoader:
     def test_data_root_that_is_no_folder(self, load: Callable[..., Dataset], tmp_path: Path) -> None:
-        with pytest.raises(DatasetError, match=r"--data-root \(or DKD_BENCH_DATA\) must be a folder, got .*typo; corr"):
+        with pytest.raises(DatasetError, match=r"data_root \(or DKD_BENCH_DATA\) must be a folder, got .*typo; corr"):
             load(argument=None, root=tmp_path / "typo")
 
     def test_argument_is_refused(self, load: Callable[..., Dataset]) -> None:
-        with pytest.raises(DatasetError, match=r"takes no argument, got 'x'; write --dataset "):
+        with pytest.raises(DatasetError, match=r"takes no argument, got 'x'; write dataset "):
             load(argument="x", root=None)
 
 

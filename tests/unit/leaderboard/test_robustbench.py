@@ -191,7 +191,7 @@ def test_a_part_of_the_test_set_is_refused(run: MakeRun, n: int, n_test: int | N
     part = DatasetRecord(name="cifar10", digest="d1" * 32, n=n, n_test=n_test, indices=tuple(indices))
     sentence = refusal(run(dataset=part))
     assert got in sentence
-    assert "run again with --n-examples 10000" in sentence
+    assert "run again with n_examples 10000" in sentence
 
 
 def test_l0_is_refused(run: MakeRun, cell: MakeCell) -> None:
@@ -253,7 +253,7 @@ def test_a_record_that_contradicts_itself_is_refused(run: MakeRun, make_cell: Ma
 def test_of_several_rows_one_must_be_named(run: MakeRun, cell: MakeCell) -> None:
     other = cell(decision="other", robust_accuracy=0.1)
     sentence = refusal(run(cell(), cell(attack="pgd"), other))
-    assert sentence.endswith("the run has 2; name one with --row: at/deployed, at/other")
+    assert sentence.endswith("the run has 2; name one with row: at/deployed, at/other")
     with pytest.raises(UnknownNameError, match=r"no row named 'at/deploid'. Did you mean 'at/deployed'\? The run has"):
         render_robustbench(run(cell(), other), row="at/deploid", fields=RICE_FIELDS)
 
@@ -262,7 +262,7 @@ def test_of_several_budgets_one_must_be_named(run: MakeRun, cell: MakeCell, make
     wide = make_cell("f" * N, defense="at", decision="deployed", attack="autoattack", eps=16 / 255)
     record = run(cell(), wide)
     sentence = refusal(record, row="at/deployed")
-    assert sentence.endswith("'at/deployed' has 2; name one with --row: at/deployed/8/255, at/deployed/16/255")
+    assert sentence.endswith("'at/deployed' has 2; name one with row: at/deployed/8/255, at/deployed/16/255")
     found = json.loads(render_robustbench(record, row="at/deployed/16/255", fields=RICE_FIELDS))
     assert (found["eps"], found["autoattack_acc"]) == ("16/255", "0.00")
 
@@ -274,7 +274,7 @@ def test_a_run_without_budget_has_no_row(run: MakeRun, cell: MakeCell) -> None:
 def test_all_missing_fields_are_named_at_once(run: MakeRun) -> None:
     assert refusal(run(), fields=("venue=ICML 2020",)) == (
         "RobustBench also wants link, authors, additional_data, architecture, reported, which the run does not know; "
-        "give each as --field NAME=VALUE, such as --field link=https://arxiv.org/abs/2002.11569"
+        "give each as fields NAME=VALUE, such as fields link=https://arxiv.org/abs/2002.11569"
     )
 
 
@@ -294,20 +294,20 @@ def test_the_passes_of_an_ensemble_are_not_guessed(run: MakeRun, cell: MakeCell)
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("venue", r"--field takes NAME=VALUE, got 'venue'"),
-        ("=ICML", r"--field takes NAME=VALUE, got '=ICML'"),
-        ("autoattack_acc=99", r"--field autoattack_acc cannot be given: the run has measured it"),
-        ("eps=16/255", r"--field eps cannot be given"),
+        ("venue", r"fields takes NAME=VALUE, got 'venue'"),
+        ("=ICML", r"fields takes NAME=VALUE, got '=ICML'"),
+        ("autoattack_acc=99", r"fields autoattack_acc cannot be given: the run has measured it"),
+        ("eps=16/255", r"fields eps cannot be given"),
         ("venu=ICML", r"no field named 'venu'. Did you mean 'venue'\?"),
         ("unreliable=false", r"no field named 'unreliable'"),
-        ("additional_data=maybe", r"must be true or false, got 'maybe'; write --field additional_data=false"),
+        ("additional_data=maybe", r"must be true or false, got 'maybe'; write fields additional_data=false"),
         ("number_forward_passes=0", r"must be a whole number, at least 1, got '0'"),
         ("number_forward_passes=2.5", r"must be a whole number, at least 1, got '2.5'"),
         ("reported=58%", r"must be a percentage from 0 to 100: .*, got '58%'"),
         ("reported=101", r"must be a percentage from 0 to 100: .*, got '101'"),
         ("reported=nan", r"must be a percentage from 0 to 100: .*, got 'nan'"),
         ("link=arxiv.org", r"must be an address that begins with https:// or http://, got 'arxiv.org'"),
-        ("authors= ", r"--field authors must be a text, got ''"),
+        ("authors= ", r"fields authors must be a text, got ''"),
     ],
 )
 def test_wrong_fields(word: str, reason: str) -> None:
@@ -316,7 +316,7 @@ def test_wrong_fields(word: str, reason: str) -> None:
 
 
 def test_a_field_given_twice() -> None:
-    with pytest.raises(ConfigError, match=r"--field gives 'venue' twice"):
+    with pytest.raises(ConfigError, match=r"fields gives 'venue' twice"):
         parse_fields(["venue=ICML 2020", "venue=ECCV 2020"])
 
 

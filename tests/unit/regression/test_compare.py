@@ -67,7 +67,7 @@ def test_alpha_and_tolerance_are_obeyed(reference, described, make_cell, words, 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [({"alpha": 0}, "--alpha must be between"), ({"tolerance": 1}, "--tolerance must be from 0")]
+    ("words", "message"), [({"alpha": 0}, "alpha must be between"), ({"tolerance": 1}, "tolerance must be from 0")]
 )
 def test_words_out_of_range_are_refused(reference, described, make_cell, words, message):
     with pytest.raises(ConfigError, match=message):
@@ -111,7 +111,7 @@ def test_regression_outranks_missing(described, make_cell):
     ("dataset", "detail"),
     [
         ({"digest": "d2" * 32}, r"on other data: 'digits' d2d2d2d2, not 'digits' d1d1d1d1"),
-        ({"indices": (*range(19), 99)}, "other images of the same data; use the same --n-examples and --seed"),
+        ({"indices": (*range(19), 99)}, "other images of the same data; use the same n_examples and seed"),
         ({"n": 10, "indices": tuple(range(10))}, "attacked 10 images, the reference 20"),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_strict_check_refuses_another_environment(reference, described, make_c
     assert (only(report).verdict, report.exit_code) == ("not comparable", ExitCode.INCOMPLETE)
     assert only(report).detail == (
         "the environment is another one (torch 2.4.0 to 2.15.0); make the run where the reference was made, or check "
-        "without --strict-environment"
+        "without strict_environment"
     )
 
 

@@ -139,11 +139,11 @@ def test_shares_of_draws_are_compared_by_a_t_test():
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_alpha_out_of_range_is_refused(alpha):
-    with pytest.raises(ConfigError, match="--alpha must be between 0 and 1, got"):
+    with pytest.raises(ConfigError, match="alpha must be between 0 and 1, got"):
         Rule(alpha=alpha)
 
 
 @pytest.mark.parametrize("tolerance", [-0.01, 1.0, float("nan")])
 def test_tolerance_out_of_range_is_refused(tolerance):
-    with pytest.raises(ConfigError, match="--tolerance must be from 0 to below 1, got"):
+    with pytest.raises(ConfigError, match="tolerance must be from 0 to below 1, got"):
         Rule(tolerance=tolerance)

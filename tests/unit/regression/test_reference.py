@@ -181,7 +181,7 @@ def test_several_runs_must_be_of_one_request(described, make_cell, changes, mess
         for seed, each in ((None, {}), (1, {}), (2, changes))
     ]
     assert len(reference_from(runs[:2]).runs) == 2
-    with pytest.raises(ConfigError, match=f"must differ in --training-seed alone; {message}"):
+    with pytest.raises(ConfigError, match=f"must differ in training_seed alone; {message}"):
         reference_from(runs)
 
 
@@ -197,7 +197,7 @@ def test_several_runs_must_have_the_same_settings_of_a_defence(described, make_c
 def test_several_runs_must_have_unlike_training_seeds(described, make_cell, seeds):
     first, second = (described([make_cell()], training_seed=seed) for seed in seeds)
     middle = described([make_cell()], training_seed=9)
-    with pytest.raises(ConfigError, match=r"run 1 and run 3 are both of \d.*with another --training-seed"):
+    with pytest.raises(ConfigError, match=r"run 1 and run 3 are both of \d.*with another training_seed"):
         reference_from([first, middle, second])
 
 

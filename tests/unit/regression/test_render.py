@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dkd_bench.check import compare, reference_from, render_check, save_check
-from dkd_bench.errors import UnknownNameError
+from dkd_bench.errors import Sentence, UnknownNameError
 from dkd_bench.records import FlagRecord
 
 OLD = "r" * 16 + "f" * 4
@@ -107,7 +107,7 @@ def test_p_values_of_a_replay_say_what_they_are_of(report):
 
 def test_junit_survives_any_text(report):
     key = report.cells[0].key.model_copy(update={"defense": 'a<b>&"\x00\x1b\ud800é'})
-    odd = report.cells[0].model_copy(update={"key": key, "detail": "]]>\x0b"})
+    odd = report.cells[0].model_copy(update={"key": key, "detail": Sentence("]]>\x0b")})
     root = ElementTree.fromstring(render_check(report.model_copy(update={"cells": (odd,)}), "junit").encode())
     assert root[0][0].get("classname") == 'robustness.a<b>&"\ufffd\ufffd\ufffdé.majority'
 

@@ -57,11 +57,11 @@ def test_the_folder_is_named_after_what_is_varied():
         ({"levels": ("dkd",)}, "'dkd' is varied and cannot be a level too"),
         ({"attacks": ("all",)}, "draws one attack, got fgsm"),
         ({"eps": (0.1, 0.2)}, "draws one budget, got 2"),
-        ({"values": ()}, "--vary takes NAME=VALUE"),
-        ({"values": ("0", "")}, "--vary takes NAME=VALUE"),
-        ({"setting": ""}, "--vary takes NAME=VALUE"),
-        ({"values": ("0", "0.5", "0")}, "--vary zeta gives a word twice"),
-        ({"levels": ("ri", "ri")}, "--level gives a word twice"),
+        ({"values": ()}, "values takes NAME=VALUE"),
+        ({"values": ("0", "")}, "values takes NAME=VALUE"),
+        ({"setting": ""}, "values takes NAME=VALUE"),
+        ({"values": ("0", "0.5", "0")}, "values zeta gives a word twice"),
+        ({"levels": ("ri", "ri")}, "levels gives a word twice"),
     ],
 )
 def test_what_a_sweep_refuses(words, message):
