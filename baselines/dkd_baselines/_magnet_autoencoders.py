@@ -1,4 +1,4 @@
-"""The autoencoders of MagNet, and what they are trained to minimise."""
+"""Autoencoders of MagNet, and the loss that they are trained to minimise."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from dkd_bench.api import ConfigError, ImageSpec, Objective, TrainingBatch, TrainingStep
 
 Layout = Literal["I", "II"]
-"""I: convolution, average pooling, convolution, and back; II: without the pooling."""
+"""Layout of an autoencoder. I: convolution, average pooling, convolution, and back; II: without the pooling."""
 
 WIDTH = 3
-"""Channels between the images and their reconstruction."""
+"""Number of channels between the images and their reconstruction."""
 
 _NOISE_CHUNK = 1000
 
@@ -89,13 +89,13 @@ class Reconstruction(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoisingTerms:
-    """What determines the loss of autoencoders, beside the images."""
+    """Terms of the autoencoders' loss, with what else its key needs."""
 
     noise: float
     """Standard deviation of the Gaussian noise on the images, in [0, 1] pixel units."""
     noise_seed: int
     n_held_out: int
-    """Images kept from training; no part of the loss, but of its key."""
+    """Number of images kept from training; no part of the loss, but of its key."""
     activity: float = 0.0
     """Weight of the squares of all outputs, summed over a batch."""
     diversity: float = 0.0

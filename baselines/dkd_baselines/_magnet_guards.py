@@ -1,4 +1,4 @@
-"""What MagNet puts in front of a classifier: a reformer, detectors, and the thresholds they reject by."""
+"""Guards of MagNet in front of a classifier: a reformer, detectors, and the thresholds they reject by."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Guard(Detecting):
 
 @final
 class DrawnGuard(Detecting):
-    """One of several guards for each answer, drawn from torch's global generator; all of them detect.
+    """Guard drawn for each answer out of several, from torch's global generator; all of them detect.
 
     An image that passes every guard passes whichever is drawn: what Carlini and Wagner ask of theirs.
     """
@@ -107,7 +107,7 @@ class GuardedClassifier(Defense, ABC):
 
     classifier: nn.Module
     thresholds: Tensor
-    """A buffer: the largest mark that passes, ``(guards, D)``."""
+    """Buffer with the largest mark that passes, ``(guards, D)``."""
 
     @property
     def members(self) -> Sequence[nn.Module]:

@@ -1,4 +1,4 @@
-"""PixelCNN++ (Salimans et al. 2017): how likely an image is, one value after the other."""
+"""PixelCNN++ (Salimans et al. 2017): the likelihood of an image, one value after the other."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from dkd_bench.api import ConfigError, ImageSpec, Objective, TrainingBatch, Trai
 
 LEVELS = 256
 SMALLEST_LOG_SCALE = -7.0
-"""Of a logistic, images being in [-1, 1]: the authors' bound, about a ninth of a level."""
+"""Smallest log-scale of a logistic, images being in [-1, 1]: the authors' bound, about a ninth of a level."""
 LAST_WEIGHTS = 0.1
-"""What the weights that end a block begin with, in units of the others': it begins near the identity (the authors')."""
+"""Scale of the initial weights that end a block, in units of the others': it begins near the identity (the
+authors')."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelCNNSize:
-    """How large a PixelCNN++ is."""
+    """Size of a PixelCNN++."""
 
     filters: int
     resnets: int
-    """Gated blocks of a resolution on the way in, and one more on the way out except at the lowest."""
+    """Number of gated blocks of a resolution on the way in, and one more on the way out except at the lowest."""
     resolutions: int
-    """Each has half the side of the one before."""
+    """Number of resolutions; each has half the side of the one before."""
     mixtures: int
-    """Logistics in the distribution of a pixel."""
+    """Number of logistics in the distribution of a pixel."""
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -42,11 +43,11 @@ class PixelCNNSize:
 
 
 class Stream(NamedTuple):
-    """What one of the two streams carries between blocks, shape ``(N, F, H, W)`` and ``(N, 2F, H, W)``."""
+    """State of one of the two streams between blocks, shape ``(N, F, H, W)`` and ``(N, 2F, H, W)``."""
 
     raw: Tensor
     active: Tensor
-    """``concat_elu(raw)``, which several blocks read."""
+    """Activation ``concat_elu(raw)``, which several blocks read."""
 
 
 def concat_elu(x: Tensor, dim: int = 1) -> Tensor:
@@ -110,17 +111,17 @@ class GatedResnet(nn.Module):
 
 
 class Pair(NamedTuple):
-    """Both streams at one depth."""
+    """States of both streams at one depth."""
 
     vertical: Stream
-    """Knows the rows above."""
+    """Stream that knows the rows above."""
     horizontal: Stream
-    """Knows them too, and the row up to the pixel before."""
+    """Stream that knows them too, and the row up to the pixel before."""
 
 
 @final
 class Block(nn.Module):
-    """A gated block of each stream; the horizontal reads the vertical one, and both on the way out what came in."""
+    """Gated block of each stream; the horizontal reads the vertical one, and both on the way out what came in."""
 
     def __init__(self, size: PixelCNNSize, *, skip: bool) -> None:
         """Build both; with ``skip``, for the way out."""
@@ -137,7 +138,7 @@ class Block(nn.Module):
 
 @final
 class Shrink(nn.Module):
-    """Half the side: a convolution with stride 2 for each stream."""
+    """Halving of the side: a convolution with stride 2 for each stream."""
 
     def __init__(self, filters: int) -> None:
         """Build both."""
@@ -152,7 +153,7 @@ class Shrink(nn.Module):
 
 @final
 class Grow(nn.Module):
-    """Twice the side: a transposed convolution for each stream."""
+    """Doubling of the side: a transposed convolution for each stream."""
 
     def __init__(self, filters: int) -> None:
         """Build both."""
@@ -167,7 +168,7 @@ class Grow(nn.Module):
 
 @final
 class Resolution(nn.Module):
-    """The blocks of one resolution, in and out, around those of the lower ones."""
+    """Blocks of one resolution, in and out, around those of the lower ones."""
 
     def __init__(self, size: PixelCNNSize, below: int) -> None:
         """Build this resolution and the ``below`` lower ones."""
@@ -194,7 +195,7 @@ class Resolution(nn.Module):
 
 @final
 class PixelCNN(nn.Module):
-    """The density of images: for each pixel a mixture of logistics, given all pixels before it in raster order.
+    """Density of images: for each pixel a mixture of logistics, given all pixels before it in raster order.
 
     Without the authors' weight normalisation and the start that goes with it.
     """
@@ -265,11 +266,11 @@ class Mixture(NamedTuple):
     log_weights: Tensor
     """Logarithms of weights that sum to 1, shape ``(..., M)``."""
     means: Tensor
-    """Shape ``(..., C, M)``; in [-1, 1] is where the images are."""
+    """Means, shape ``(..., C, M)``; in [-1, 1] is where the images are."""
     log_scales: Tensor
-    """Shape ``(..., C, M)``."""
+    """Logarithms of the scales, shape ``(..., C, M)``."""
     links: Tensor
-    """How far the mean of a channel follows the value of an earlier one, shape ``(..., C (C - 1) / 2, M)``."""
+    """Factors by which the mean of a channel follows an earlier one's value, shape ``(..., C (C - 1) / 2, M)``."""
 
     @classmethod
     def of(cls, parameters: Tensor, channels: int) -> Mixture:
@@ -316,7 +317,7 @@ class Mixture(NamedTuple):
 
 @final
 class BitsPerDimension(Objective):
-    """The bits that images take under the density, per value: the negative log-likelihood."""
+    """Loss of a density: the bits that images take under it, per value, which is the negative log-likelihood."""
 
     def identity(self) -> dict[str, Any]:
         """Return its name: it has no parameters."""

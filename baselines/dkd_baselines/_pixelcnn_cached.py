@@ -1,4 +1,4 @@
-"""Greedy purification, pixel by pixel: what a new pixel does not change is kept, not computed again.
+"""Greedy purification, pixel by pixel: what a new pixel does not change is cached, not computed again.
 
 The vertical stream knows whole rows and is computed row by row. The horizontal stream is a small matrix product for
 each layer and pixel; what it sees of the row above is summed for the whole row beforehand. All is in double precision:
@@ -30,12 +30,12 @@ from dkd_baselines._pixelcnn import (
 )
 
 ROUNDING = 1e-6
-"""In levels: 16/255 is 16 levels, whatever the last bit of the quotient."""
+"""Rounding error allowed for, in levels: 16/255 is 16 levels, whatever the last bit of the quotient."""
 
 
 @final
 class GreedyPurifier(nn.Module):
-    """Moves each value of an image, in raster order, to the likeliest one within reach, given those before it."""
+    """Purifier that moves each value, in raster order, to the likeliest one within reach, given those before it."""
 
     def __init__(self, density: PixelCNN, eps: float) -> None:
         """Take the density and how far a value may move, in [0, 1]: as many whole levels as cover it."""
@@ -77,7 +77,7 @@ def likeliest(mixture: Mixture, candidates: Tensor) -> Tensor:
 
 @final
 class CachedPixelCNN:
-    """A PixelCNN++ over images whose pixels become known in raster order.
+    """PixelCNN++ over images whose pixels become known in raster order.
 
     For each row comes ``begin_row``, then for each of its pixels ``mixture_at`` and ``put``. Hidden values have their
     channels last: ``(N, W, F)`` along a row, ``(N, F)`` at a pixel.
@@ -118,7 +118,7 @@ class CachedPixelCNN:
 
 
 class _Resolution:
-    """What is kept of the blocks of one resolution and of the lower ones."""
+    """Cache of the blocks of one resolution and of the lower ones."""
 
     def __init__(self, network: Resolution, n: int, width: int) -> None:
         self.inward = [_Block(cast(Block, block), n, width) for block in network.inward]
@@ -145,7 +145,7 @@ class _Resolution:
 
 
 class _Lower:
-    """The lower resolutions, seen from above: each second row and column is theirs, and serves the next one too."""
+    """Cache of the lower resolutions: each second row and column is theirs, and serves the next one too."""
 
     def __init__(self, network: Resolution, n: int, width: int) -> None:
         assert network.lower is not None, "there is a lower one"
@@ -188,7 +188,7 @@ class _Lower:
 
 
 class _Block:
-    """What is kept of one block."""
+    """Cache of one block."""
 
     def __init__(self, block: Block, n: int, width: int) -> None:
         self.vertical = _Gated(block.vertical, n, width)
@@ -204,7 +204,7 @@ class _Block:
 
 
 class _Gated:
-    """What is kept of a gated residual block: the inputs of its two convolutions."""
+    """Cache of a gated residual block: the inputs of its two convolutions."""
 
     def __init__(self, block: GatedResnet, n: int, width: int) -> None:
         self.first = _Convolution(block.first, n, width)
@@ -233,7 +233,7 @@ class _Gated:
 
 
 class _Convolution:
-    """The inputs of a causal convolution: those of the row above until a place of this row takes theirs."""
+    """Cache of a causal convolution's inputs: those of the row above until a place of this row takes theirs."""
 
     def __init__(self, layer: CausalConvolution, n: int, width: int) -> None:
         weight, bias = layer.convolution.weight, layer.convolution.bias

@@ -1,4 +1,4 @@
-"""A generator of images, and the game with a critic that trains it: WGAN-GP (Gulrajani et al. 2017)."""
+"""WGAN-GP (Gulrajani et al. 2017): a generator of images, and the game with a critic that trains it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch.nn.functional import conv2d, leaky_relu, pad, pixel_shuffle
 from dkd_bench.api import ConfigError, ImageSpec, Progress, TrainingSet, digest_module
 
 SMALL = 16
-"""Images with a side under so many pixels are halved twice from layer to layer, others three times."""
+"""Side, in pixels, below which images are halved twice from layer to layer, others three times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How generator and critic are trained, both with Adam of betas 0.5 and 0.9.
+    """Parameters of training generator and critic, both with Adam of betas 0.5 and 0.9.
 
     Raises:
         ConfigError: if a number is out of range.
     """
 
     epochs: int
-    """Passes of the critic over the training images."""
+    """Number of passes of the critic over the training images."""
     learning_rate: float
     decays: bool
-    """The learning rate falls to 0 along a line, else it stays."""
+    """Whether the learning rate falls to 0 along a line, else it stays."""
     batch_size: int = 50
     critic_steps: int = 5
-    """Batches that the critic learns from before the generator takes one step."""
+    """Number of batches that the critic learns from before the generator takes one step."""
     penalty: float = 10.0
     """Weight of the gradient penalty."""
 
@@ -45,7 +45,7 @@ class Schedule:
 
 @final
 class Generator(nn.Module):
-    """Images out of latents: a dense layer, then transposed 5x5 convolutions of stride 2, a sigmoid at the end.
+    """Generator of images: a dense layer, then transposed 5x5 convolutions of stride 2, a sigmoid at the end.
 
     For 28 x 28 gray images and ``width`` 64 the network of Samangouei et al.: 4 x 4 x 256, 7 x 7 x 128, 14 x 14 x 64.
     """
@@ -86,7 +86,7 @@ def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @final
 class Critic(nn.Module):
-    """A score for each image, without bounds: 5x5 convolutions of stride 2, leaky ReLU, a dense layer."""
+    """Critic with a score for each image, without bounds: 5x5 convolutions of stride 2, leaky ReLU, a dense layer."""
 
     def __init__(self, images: ImageSpec, *, width: int) -> None:
         """Build it; ``width`` is the number of channels after the first layer."""
@@ -106,7 +106,7 @@ class Critic(nn.Module):
 
 @final
 class Game(nn.Module):
-    """Both networks, and whatever else decides what training makes of them: their digest is the weights' key."""
+    """Both networks, with whatever else decides the outcome of training: their digest is the weights' key."""
 
     def __init__(self, generator: Generator, critic: Critic, *, schedule: Schedule, dataset: str, seed: int) -> None:
         """Take the generator as it is, and draw the critic's weights by ``seed``."""

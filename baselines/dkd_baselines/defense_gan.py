@@ -26,38 +26,40 @@ from dkd_bench.api import (
 )
 
 MOMENTUM = 0.7
-"""Of the descent to the nearest image, with ``SLOWER`` from the authors' code."""
+"""Momentum of the descent to the nearest image, with ``SLOWER`` from the authors' code."""
 SLOWER = 0.1
 """Factor of the descent's rate in its last fifth."""
 ROWS_AT_ONCE = 250
-"""Descents that go on together: about what a CPU cache holds."""
+"""Number of descents that go on together: about what a CPU cache holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefenseGANSettings:
-    """What can be set of Defense-GAN; 0 is for a value by the images' size."""
+    """Settings of Defense-GAN; 0 is for a value by the images' size."""
 
     restarts: int = 10
-    """Descents for each image, of which the best counts: the authors' R."""
+    """Number of descents for each image, of which the best counts: the authors' R."""
     steps: int = 0
-    """Steps of each descent, the authors' L; 0 for 200 as theirs in colour, 50 in gray, and 25 under 16 pixels."""
+    """Number of steps of each descent, the authors' L; 0 for 200 as theirs in colour, 50 in gray, 25 under 16
+    pixels."""
     rate: float = 10.0
     """Learning rate of the descent on the mean squared error of an image."""
     same_init: bool = False
-    """All descents begin where they began in training: no randomness. Otherwise each evaluation draws anew."""
+    """Whether all descents begin where they began in training: no randomness. Otherwise each evaluation draws anew."""
     latent_dimension: int = 0
-    """0 for 128 as the authors', and 32 under 16 pixels."""
+    """Dimension of the latents; 0 for 128 as the authors', and 32 under 16 pixels."""
     width: int = 0
-    """Channels of the generator's last hidden layer, the authors' 64; 0 for that in colour, and 16 in gray."""
+    """Number of channels of the generator's last hidden layer, the authors' 64; 0 for that in colour, and 16 in
+    gray."""
     epochs_ratio: float = 0.0
     """The critic's epochs in units of the recipe's; 0 for 2 if the recipe's rate falls, else 8.
 
     By the recipe ``paper`` on MNIST these 8 are the authors' 200,000 steps of the generator.
     """
     critic_steps: int = 5
-    """Steps of the critic for one of the generator."""
+    """Number of the critic's steps for one of the generator."""
     network: str = "auto"
-    """The classifier, a name of ``dkd_bench.training.networks``; ``auto`` is that of Table 1 which fits."""
+    """Name of the classifier in ``dkd_bench.training.networks``; ``auto`` is that of Table 1 which fits."""
 
     def __post_init__(self) -> None:
         for name in ("restarts", "rate", "critic_steps"):
@@ -146,7 +148,7 @@ class DefenseGAN(Defense):
 
 @final
 class Projection(nn.Module):
-    """Replaces each image by the nearest one that ``generator`` makes, as far as gradient descent finds it."""
+    """Projection of each image onto the nearest one that ``generator`` makes, as far as gradient descent finds it."""
 
     start: Tensor
 

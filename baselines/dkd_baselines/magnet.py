@@ -28,13 +28,13 @@ from dkd_bench.api import (
 )
 
 MOST_VALIDATION_IMAGES = 5000
-"""The authors keep the first 5000 training images from training; here never more than a tenth of all."""
+"""Number of validation images, at most: the authors keep the first 5000 training images; here never over a tenth."""
 
 NORMS: Mapping[Layout, int] = {"I": 2, "II": 1}
-"""The power of the reconstruction error by autoencoder, as in the authors' demonstration."""
+"""Powers of the reconstruction error by autoencoder, as in the authors' demonstration."""
 
 TEMPERATURES = (10.0, 40.0)
-"""Of the divergence detectors, which there are for colour images only."""
+"""Temperatures of the divergence detectors, which there are for colour images only."""
 
 ACTIVITY = 1e-9
 """Weight of the sum of squares of the autoencoders' outputs over a batch."""
@@ -42,20 +42,20 @@ ACTIVITY = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MagNetSettings:
-    """What can be set of MagNet."""
+    """Settings of MagNet."""
 
     network: str = "auto"
-    """The protected classifier, a name of ``dkd_bench.training.networks``; ``auto`` is the one of Table 1."""
+    """Name of the protected classifier in ``dkd_bench.training.networks``; ``auto`` is the one of Table 1."""
     epochs: int = 0
-    """Epochs of each autoencoder; 0 for the authors' under the recipe ``paper``, else for a few minutes' worth."""
+    """Number of epochs of each autoencoder; 0 for the authors' under the recipe ``paper``, else for minutes' worth."""
     noise: float = 0.0
     """Standard deviation of the training noise in [0, 1] pixel units; 0 for 0.1 on gray and 0.025 on colour images."""
     error_rate: float = 0.0
-    """Clean images that each reconstruction error rejects, a fraction; 0 for 0.001 on gray and 0.005 on colour."""
+    """Share of clean images that each reconstruction error rejects; 0 for 0.001 on gray and 0.005 on colour."""
     divergence_rate: float = 0.01
-    """Clean images that each divergence rejects, a fraction."""
+    """Share of clean images that each divergence rejects."""
     reversed_norms: bool = False
-    """Take autoencoder I's error as p = 1 and II's as p = 2, as Carlini and Wagner do, instead of 2 and 1."""
+    """Whether autoencoder I's error has p = 1 and II's p = 2, as with Carlini and Wagner, instead of 2 and 1."""
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -71,10 +71,10 @@ class MagNetSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiverseMagNetSettings(MagNetSettings):
-    """What can be set of MagNet with several autoencoders."""
+    """Settings of MagNet with several autoencoders."""
 
     autoencoders: int = 8
-    """How many there are to draw from."""
+    """Number of autoencoders to draw from."""
     diversity: float = 0.2
     """Weight of the autoencoders' distance from their mean while they are trained."""
 
@@ -87,7 +87,7 @@ class DiverseMagNetSettings(MagNetSettings):
 
 
 class _Autoencoded(GuardedClassifier, ABC):
-    """A classifier whose guards are autoencoders."""
+    """Classifier whose guards are autoencoders."""
 
     settings: MagNetSettings
 

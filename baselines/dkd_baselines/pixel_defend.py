@@ -27,39 +27,41 @@ from dkd_bench.api import (
 )
 
 SMALL = PixelCNNSize(filters=16, resnets=1, resolutions=2, mixtures=5)
-"""For gray images and those under 16 pixels: an epoch of MNIST takes about ten minutes on one core."""
+"""Size of the density for gray images and those under 16 pixels: an epoch of MNIST takes ten minutes on one core."""
 AUTHORS = PixelCNNSize(filters=160, resnets=5, resolutions=3, mixtures=10, dropout=0.5)
-"""The authors' on CIFAR10: for a GPU. On Fashion-MNIST theirs has 40 filters."""
+"""Size of the authors' density on CIFAR10: for a GPU. On Fashion-MNIST theirs has 40 filters."""
 
 AUTHORS_RATE, ONE_CYCLE_RATE = 1e-3, 5e-3
 """Learning rates of the density: the authors', and the peak of a one-cycle schedule, which has few epochs."""
 DENSITY_BATCH = 32
-"""Images in a step of the density's training, where the recipe has no smaller number; the authors' is 48."""
+"""Number of images in a step of the density's training, unless the recipe's is smaller; the authors' is 48."""
 EVALUATED_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelDefendSettings:
-    """What can be set of PixelDefend."""
+    """Settings of PixelDefend."""
 
     eps_defend: float = 0.0
-    """How far a value may move, in [0, 1]; 0 for 16/255 in colour (the authors'), 0.3 in gray, 0.1 under 16 pixels."""
+    """Distance that a value may move, in [0, 1]; 0 for 16/255 in colour (the authors'), 0.3 in gray, 0.1 under 16
+    pixels."""
     purify_below: float = 1.0
-    """Only images with a p-value of at most this are purified: the authors' adaptive variant; 1 purifies all."""
+    """Largest p-value of an image that is purified, in [0, 1]: the authors' adaptive variant; 1 purifies all."""
     references: int = 1000
-    """Training images that a p-value ranks an image among."""
+    """Number of training images that a p-value ranks an image among."""
     filters: int = 0
-    """Of the density; 0 for 16, in colour the authors' 160."""
+    """Number of filters of the density; 0 for 16, in colour the authors' 160."""
     resnets: int = 0
-    """Blocks of a resolution of the density; 0 for 1, in colour the authors' 5."""
+    """Number of blocks of a resolution of the density; 0 for 1, in colour the authors' 5."""
     resolutions: int = 0
-    """Of the density; 0 for 2, in colour the authors' 3, fewer if the sides cannot be halved as often."""
+    """Number of resolutions of the density; 0 for 2, in colour the authors' 3, fewer if the sides are not halved as
+    often."""
     mixtures: int = 0
-    """Logistics in the distribution of a pixel; 0 for 5, in colour the authors' 10."""
+    """Number of logistics in the distribution of a pixel; 0 for 5, in colour the authors' 10."""
     epochs_ratio: float = 0.25
     """Epochs of the density in units of the recipe's."""
     network: str = "auto"
-    """The classifier, a name of ``dkd_bench.training.networks``; ``auto`` is that of Table 1 which fits."""
+    """Name of the classifier in ``dkd_bench.training.networks``; ``auto`` is that of Table 1 which fits."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps_defend <= 1:
@@ -135,7 +137,7 @@ class PixelDefend(Defense):
 
 @final
 class SelectivePurifier(nn.Module):
-    """Purifies the images that the density finds unlikely, and gives back the others as they are."""
+    """Purifier of the images that the density finds unlikely, which gives back the others as they are."""
 
     reference_bits: Tensor
 

@@ -1,4 +1,4 @@
-"""Networks that come trained: their weights are read from files that others made, and no code in them is run."""
+"""Pretrained networks: their weights are read from files that others made, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from dkd_bench.api import ImageSpec, PluginError, Progress, Recipe, SingleNetwork, TrainingSet
 
 _PREFERRED = ("state_dict", "last")
-"""Where a checkpoint keeps the weights, if several of its entries are state dicts."""
+"""Names of a checkpoint's entry for the weights, if several of its entries are state dicts."""
 _SNIFFED_BYTES = 512
 _MOST_NAMES = 3
 
 
 class Pretrained(SingleNetwork):
-    """One network that comes trained; authors pass it to ``adopt`` when they build."""
+    """Network that comes trained; authors pass it to ``adopt`` when they build."""
 
     channels_last = True
     """Whether the network answers in channels-last order, in which defences are attacked: ``view`` may not."""

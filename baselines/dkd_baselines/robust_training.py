@@ -33,14 +33,14 @@ WARM_UP = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustSettings:
-    """What can be set of adversarial training."""
+    """Settings of adversarial training."""
 
     eps: float = 0.0
     """Linf budget of the training images; 0 for that of the dataset: 0.3 for MNIST, 0.1 for digits, 8/255 in colour."""
     steps: int = 10
-    """Gradient steps for each batch."""
+    """Number of gradient steps for each batch."""
     rel_stepsize: float = 0.25
-    """One step in units of eps."""
+    """Length of one step in units of eps."""
     epochs_ratio: float = 2.5
     """Epochs in units of the recipe's: learning to stand takes longer than learning to answer."""
     network: str = "auto"
@@ -59,7 +59,7 @@ class RobustSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradesSettings(RobustSettings):
-    """What can be set of TRADES."""
+    """Settings of TRADES."""
 
     beta: float = 1.0
     """Weight of the robust term: the authors' 1 on MNIST; they take 6 on CIFAR10."""
@@ -135,7 +135,7 @@ class Trades(RobustNetwork):
 
 
 class _AdversarialObjective(Objective):
-    """An objective whose images are looked for inside a budget that grows to ``eps``."""
+    """Objective whose images are looked for inside a budget that grows to ``eps``."""
 
     def __init__(self, settings: RobustSettings, eps: float) -> None:
         self.settings = settings

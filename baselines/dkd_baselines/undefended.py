@@ -10,7 +10,7 @@ from dkd_bench.api import DefenseMeta, ImageSpec, SingleNetwork, build_network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndefendedSettings:
-    """What can be set of the undefended network."""
+    """Settings of the undefended network."""
 
     network: str = "auto"
     """A name of ``dkd_bench.training.networks``; ``auto`` is the one of Table 1 that fits the images."""

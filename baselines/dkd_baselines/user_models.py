@@ -1,4 +1,4 @@
-"""Any network that a user has: a function that makes it, a file with its weights, the preprocessing it expects."""
+"""Networks of a user: a function that makes one, a file with its weights, the preprocessing it expects."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ _EXPECTED = "expected torch:package.module:factory, a function without arguments
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSettings:
-    """What can be set of a network of one's own."""
+    """Settings of a network of one's own."""
 
     weights: str = field(default="", repr=False)
-    """A state dict, .pt or .safetensors; empty for a factory that loads its own. Digests see its tensors alone."""
+    """File of a state dict, .pt or .safetensors; empty for a factory that loads its own. Digests see its tensors
+    alone."""
     mean: str = ""
-    """What the network expects to be subtracted from [0, 1] images, for each channel, as ``0.485,0.456,0.406``."""
+    """Mean that the network expects to be subtracted from [0, 1] images, by channel, as ``0.485,0.456,0.406``."""
     std: str = ""
-    """What it then expects them to be divided by, for each channel."""
+    """Deviation by which it then expects them to be divided, by channel."""
 
     def __post_init__(self) -> None:
         if self.weights and not Path(self.weights).expanduser().is_file():
@@ -42,7 +43,7 @@ class UserSettings:
 
 
 class Standardize(nn.Module):
-    """Subtracts a mean and divides by a deviation, channel by channel."""
+    """Standardisation by a mean and a deviation, channel by channel."""
 
     mean: Tensor
     std: Tensor
@@ -60,7 +61,7 @@ class Standardize(nn.Module):
 
 
 class UserNetwork(nn.Module):
-    """A user's network behind its own preprocessing, so that attacks see pixels in [0, 1]."""
+    """Network of a user behind its own preprocessing, so that attacks see pixels in [0, 1]."""
 
     def __init__(self, network: nn.Module, preprocessing: nn.Module) -> None:
         """Take both."""
@@ -81,7 +82,7 @@ class UserModel(Pretrained):
     settings: UserSettings
     make: ClassVar[Callable[[], Any]]
     Network: ClassVar[type[UserNetwork]]
-    """Stands in the factory's module, so that digests of the network see the code of the factory."""
+    """Class in the factory's module, so that digests of the network see the code of the factory."""
 
     def __init__(self, images: ImageSpec, settings: UserSettings | None = None) -> None:
         """Make the network and load its weights."""

@@ -18,25 +18,26 @@ from dkd_baselines.pretrained import Pretrained, found_instead, load_state, read
 from dkd_bench.api import ConfigError, Defense, DefenseMeta, ImageSpec, PluginError, UnknownNameError, cache_root
 
 THREAT_MODELS = ("Linf", "L2", "corruptions")
-"""The zoo's lists, in the order in which a model is looked for."""
+"""Threat models with a list in the zoo, in the order in which a model is looked for."""
 
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 _CIFAR_PIXELS = 32
 _CONSTANTS = frozenset({"mean", "std", "mu", "sigma", "normalize", "scores", "model_preact_hl1"})
-"""What robustbench's own loader overlooks: preprocessing that files leave out, scores and a head left in them."""
+"""Names of tensors that robustbench's own loader overlooks: preprocessing left out, scores and a head left in."""
 
 Lists = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
-"""Dataset to threat model to the name of a model to how it is made and where its weights are."""
+"""Architecture and place of the weights, by dataset, threat model and name of a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZooSettings:
-    """What can be set of a model of the zoo."""
+    """Settings of a model of the zoo."""
 
     threat_model: str = "auto"
-    """Linf, L2 or corruptions: what the model was trained to stand; ``auto`` is the first that has one of its name."""
+    """Threat that the model was trained to stand: Linf, L2 or corruptions; ``auto`` is the first that has one of its
+    name."""
     zoo_root: str = field(default="", repr=False)
-    """Where ``DATASET/THREAT/NAME.pt`` are, as robustbench keeps them, and downloads go; empty for the cache folder."""
+    """Folder of ``DATASET/THREAT/NAME.pt``, as robustbench keeps them, and of downloads; empty for the cache folder."""
 
     def __post_init__(self) -> None:
         if self.threat_model not in ("auto", *THREAT_MODELS):

@@ -1,1 +1,1 @@
-"""The ensembles of the paper: diverse knowledge distillation, and what it is compared with."""
+"""Ensembles of the paper: diverse knowledge distillation, and what it is compared with."""

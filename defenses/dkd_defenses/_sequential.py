@@ -1,4 +1,4 @@
-"""What the paper's ensembles share: networks trained one after the other, of which the auxiliaries vote."""
+"""Base class and settings of the paper's ensembles: networks trained in turn, of which the auxiliaries vote."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from dkd_bench.api import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleSettings:
-    """What can be set of every ensemble of the paper."""
+    """Settings of every ensemble of the paper."""
 
     n_members: int = 3
-    """Networks that vote, the main model not counted."""
+    """Number of networks that vote, the main model not counted."""
     top_n: int = 2
-    """Classes that each member names in the boosted vote."""
+    """Number of classes that each member names in the boosted vote."""
     network: str = "auto"
     """A name of ``dkd_bench.training.networks``; ``auto`` is the one of Table 1 that fits the images."""
 
@@ -48,7 +48,7 @@ class EnsembleSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistilledSettings(EnsembleSettings):
-    """What can be set of the ensembles that begin with a main model."""
+    """Settings of the ensembles that begin with a main model."""
 
     include_main: bool = False
     """Whether the main model votes too; the paper votes among the auxiliaries."""
@@ -96,7 +96,7 @@ class DistilledEnsemble(VotingEnsemble):
 
 @final
 class FrozenOutputs:
-    """What earlier networks answer on the training images: evaluated once, when first asked for."""
+    """Outputs of earlier networks on the training images: evaluated once, when first asked for."""
 
     def __init__(self, networks: Sequence[nn.Module], split: Split, *, latent_layer: str | None = None) -> None:
         """Take the networks, and the layer wanted of them; their logits if none is named."""

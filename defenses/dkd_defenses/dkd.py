@@ -19,12 +19,12 @@ PAPER_ZETA_COLOUR = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DKDSettings(DistilledSettings):
-    """What can be set of DKD."""
+    """Settings of DKD."""
 
     zeta: float | None = None
     """Weight of diversity against accuracy, in [0, 1) (Eq. 3); unset, the paper's: 0.9 gray, 0.5 colour."""
     latent_layer: str = "latent"
-    """The layer whose outputs are driven apart."""
+    """Name of the layer whose outputs are driven apart."""
 
     def __post_init__(self) -> None:
         DistilledSettings.__post_init__(self)

@@ -16,10 +16,10 @@ from dkd_defenses._sequential import DistilledEnsemble, DistilledSettings, Froze
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KDSettings(DistilledSettings):
-    """What can be set of KD; the paper gives no values."""
+    """Settings of KD; the paper gives no values."""
 
     temperature: float = 4.0
-    """Softens teachers and student alike; positive."""
+    """Temperature that softens teachers and student alike; positive."""
     distillation_weight: float = 0.7
     """Weight of the divergence against cross-entropy, in [0, 1]."""
 

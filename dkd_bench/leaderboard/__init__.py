@@ -1,4 +1,4 @@
-"""From run records to a leaderboard: ranking, and its renderings as text; pure functions."""
+"""Leaderboard of run records: ranking, and its renderings as text; pure functions."""
 
 from dkd_bench.leaderboard._board import (
     AttackScore,

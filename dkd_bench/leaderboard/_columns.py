@@ -1,4 +1,4 @@
-"""The columns of the board's tables: each with its title, its text, its line in the legend, and when it is shown."""
+"""Columns of the board's tables: each with its title, its text, its line in the legend, and when it is shown."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Column(Generic[LineT]):
     title: str
     text: Callable[[LineT], str]
     legend: str = ""
-    """What the title means; empty where it says so itself."""
+    """Meaning of the title; empty where the title says so itself."""
     shown: Callable[[Group], bool] = _always
     """Whether a group has anything to say in it; a column without any text is left out all the same."""
     of_words: bool = False
-    """Set to the left; such columns come first. The others are numbers, set to the right."""
+    """Whether it holds words: such columns come first and are set to the left, numbers to the right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Detail:
 
     row: Row
     examples: str
-    """What they were made on, or none."""
+    """Description of what the examples were made on; none for the clean images."""
     worst: str
     by_attack: Mapping[str, str]
     passes: str = ""

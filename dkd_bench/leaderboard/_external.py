@@ -1,4 +1,4 @@
-"""Rows that others published as RobustBench's JSON files: read, and shown apart from what was measured here."""
+"""Published rows: RobustBench's JSON files of others' results, shown apart from what was measured here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dkd_bench.records import Fraction, Record
 from dkd_bench.store.files import read_file
 
 Threat = Literal["Linf", "L2", "corruptions", "corruptions_3d", "unknown"]
-"""RobustBench's words for what may change in an image; ``unknown`` for a file outside its folders."""
+"""Threat in RobustBench's words: what may change in an image; ``unknown`` for a file outside its folders."""
 Measure = Literal["external", "autoattack", "corruptions", "corruptions 3D"]
 
 _FOLDERS: dict[str, Threat] = {
@@ -26,7 +26,7 @@ _FOLDERS: dict[str, Threat] = {
     "corruptions_3d": "corruptions_3d",
 }
 _ADVERSARIAL: tuple[Measure, ...] = ("external", "autoattack")
-"""RobustBench ranks by the external number where there is one."""
+"""Names of the field for accuracy under attack; RobustBench ranks by the external number where there is one."""
 _ORDERS: dict[Threat, tuple[Measure, ...]] = {
     "Linf": _ADVERSARIAL,
     "L2": _ADVERSARIAL,
@@ -34,7 +34,7 @@ _ORDERS: dict[Threat, tuple[Measure, ...]] = {
     "corruptions_3d": ("corruptions 3D",),
     "unknown": (*_ADVERSARIAL, "corruptions", "corruptions 3D"),
 }
-"""For each threat the numbers that count, the first that is there."""
+"""Names of the fields that count for each threat, the first that is there."""
 _FIELDS: dict[Measure, str] = {
     "external": "external",
     "autoattack": "autoattack_acc",
@@ -42,30 +42,30 @@ _FIELDS: dict[Measure, str] = {
     "corruptions 3D": "corruptions_acc_3d",
 }
 _LEVELS = 255
-"""Of a pixel: the unit in which Linf budgets are usually written."""
+"""Number of levels of a pixel: the unit in which Linf budgets are usually written."""
 
 
 class PublishedRow(Record):
-    """One defence as somebody else measured it; never ranked among rows measured here."""
+    """Defence as somebody else measured it; never ranked among rows measured here."""
 
     source: str
-    """The name of the file, without its suffix."""
+    """Name of the file, without its suffix."""
     name: str
     dataset: str
     threat: Threat
     eps: float | None
-    """In [0, 1] pixel units; ``None`` where there is no budget."""
+    """Budget in [0, 1] pixel units; ``None`` where there is none."""
     clean_accuracy: Fraction
     robust_accuracy: Fraction
-    """The number that the publisher ranks by."""
+    """Accuracy under attack that the publisher ranks by, in [0, 1]."""
     measured_by: Measure
-    """What ``robust_accuracy`` is: ``external`` for an evaluation other than AutoAttack."""
+    """Field that ``robust_accuracy`` is from: ``external`` for an evaluation other than AutoAttack."""
     autoattack_accuracy: Fraction | None
-    """Also where an external number counts instead."""
+    """Accuracy under AutoAttack, in [0, 1], also where an external number counts instead."""
     venue: str
     link: str
     unreliable: bool
-    """The publisher's own word on the number."""
+    """Whether the publisher itself calls the number unreliable."""
     footnote: str | None
 
 
@@ -181,7 +181,7 @@ _PercentOrNone = Annotated[Fraction | None, BeforeValidator(_parse_percent_or_no
 
 
 class _File(BaseModel):
-    """What is read of a file; RobustBench adds fields now and then, which do not matter here."""
+    """Fields that are read of a file; RobustBench adds fields now and then, which do not matter here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, str_strip_whitespace=True)
 

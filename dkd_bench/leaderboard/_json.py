@@ -1,4 +1,4 @@
-"""The board for programs: the fields of ``Board`` in their order, raw fractions, no NaN."""
+"""Rendering of the board for programs: the fields of ``Board`` in their order, raw fractions, no NaN."""
 
 from __future__ import annotations
 

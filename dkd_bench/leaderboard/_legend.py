@@ -1,4 +1,4 @@
-"""The legend of a board: one line for each word that it uses."""
+"""Legend of a board: one line for each word that it uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dkd_bench.leaderboard._table import one_line
 from dkd_bench.threats import STANDARD, facts_of, in_reading_order, sees_whole
 
 _ALONE = ("whole",)
-"""The surrogate of a single network that hides nothing: itself."""
+"""Surrogates of a single network that hides nothing: itself alone."""
 _UNKNOWN = "a threat model that is not installed here, so this board cannot say what its adversary sees."
 
 

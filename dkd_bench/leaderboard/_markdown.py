@@ -1,4 +1,4 @@
-"""The board for people: which runs, who stands where, by attack, and what the words mean."""
+"""Rendering of the board for people: the runs, who stands where, results by attack, and a legend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order rows stand: ties where the images cannot tell two rows apart, and the spread over training seeds."""
+"""Order of the rows: ties where the images cannot tell two rows apart, and the spread over training seeds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dkd_bench.records.statistics import Difference, paired_difference
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A row, and what became of every image over all its threat models."""
+    """Row with the outcome of every image over all its threat models."""
 
     row: Row
     outcomes: ImageOutcomes | None
-    """``None`` if anything is missing, or there is no budget."""
+    """Outcomes of the images; ``None`` if anything is missing, or there is no budget."""
 
     @property
     def ranks(self) -> bool:
@@ -47,7 +47,7 @@ def in_order(standings: Sequence[Standing]) -> tuple[Row, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How the defence of a row was trained."""
+    """Training of the defence of a row."""
 
     seed: int
     kind: str

@@ -1,4 +1,4 @@
-"""From run records to a board: who is comparable with whom."""
+"""Ranking of run records on a board: which rows are comparable with which."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from dkd_bench.records.statistics import interval
 from dkd_bench.threats import in_reading_order, sees_whole
 
 MISSING = "not part of the run"
-"""The reason given for a cell that comparable rows have and this one lacks."""
+"""Reason given for a cell that comparable rows have and this one lacks."""
 
 
 class _GroupKey(NamedTuple):

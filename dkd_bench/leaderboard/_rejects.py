@@ -1,4 +1,4 @@
-"""What abstaining defences reject: rates, accuracy on the rest, and how well each detector sees an attack."""
+"""Table of rejects by abstaining defences: rates, accuracy on the rest, and how well each detector sees an attack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dkd_bench.leaderboard._table import NOTHING, percent, percent_interval, tab
 from dkd_bench.records import DetectorRecord
 
 _FEW = 4
-"""Detectors that are named one by one."""
+"""Number of detectors that are named one by one, at most."""
 
 
 def render_rejects(group: Group, *, labelled: bool) -> str:

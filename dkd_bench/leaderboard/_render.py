@@ -1,4 +1,4 @@
-"""One door to the renderers, by the name of the format."""
+"""Choice of a renderer by the name of the format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row of ours as RobustBench's JSON, or in one sentence why its rules do not admit it."""
+"""Export of a row as RobustBench's JSON, or in one sentence why its rules do not admit it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ AUTOATTACK = "autoattack"
 """The attack that RobustBench ranks by, made on the whole defence."""
 _FIELDS = FieldName("fields", option="field")
 _STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""What AutoAttack's standard version is made of."""
+"""Names of the attacks that AutoAttack's standard version is made of."""
 _TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
-"""The datasets that RobustBench knows, and how many test images it evaluates."""
+"""Number of test images that RobustBench evaluates, by the datasets that it knows."""
 _NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 _FROM_THE_RUN = ("dataset", "eps", "clean_acc", "autoattack_acc")
 _ORDER = (
@@ -38,12 +38,12 @@ _ORDER = (
     "autoattack_acc",
     "footnote",
 )
-"""As RobustBench's own files have it."""
+"""Order of the fields in RobustBench's own files."""
 _TO_GIVE = tuple(name for name in _ORDER if name not in _FROM_THE_RUN)
 
 
 class RowName(NamedTuple):
-    """What tells one row of a run from the others."""
+    """Name of one row of a run among the others."""
 
     defense: str
     decision: str
@@ -188,7 +188,7 @@ _EXAMPLES = {
     "reported": "53.42",
     "footnote": "'Trained on synthetic images.'",
 }
-"""What a value looks like, for messages."""
+"""Examples of values, for messages."""
 
 
 def _parse(name: str, word: str) -> str | bool | int:

@@ -1,4 +1,4 @@
-"""Latent space separation for people: who is how far apart, member by member, and what the words mean."""
+"""Rendering of latent space separation for people: how far apart the members are, and what the words mean."""
 
 from __future__ import annotations
 

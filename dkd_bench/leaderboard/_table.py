@@ -1,4 +1,4 @@
-"""Numbers and tables as Markdown that is also legible unrendered, in a terminal."""
+"""Markdown tables and numbers that are also legible unrendered, in a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dkd_bench.records import Fraction, Interval, SeparationRecord
 
 NOTHING = "-"
-"""In a cell that could hold a number and has none."""
+"""Text of a cell that could hold a number and has none."""
 
 
 def percent(found: Interval | Fraction | None) -> str:

@@ -188,10 +188,10 @@ def binarization_test(
     """
     require_testable(attack, budget)
     if not len(images):
-        raise ConfigError(
-            "the binarisation test needs at least one image, got none; ask for more with ", FieldName("n_examples")
-        )
-    reader = LinearInputs(surrogate.eval(), images[:1])
+        told = "the binarisation test needs at least one image, got none; ask for more with "
+        raise ConfigError(told, FieldName("n_examples"))
+    surrogate.eval()
+    reader = LinearInputs(surrogate, images[:1])
     task = (progress or SilentProgress()).start(f"binarisation test of {attack.meta.name}", len(images))
     found: list[bool] = []
     by_chance: list[bool] = []

@@ -1,4 +1,4 @@
-"""Builds the cells of a record from what was planned and what was scored."""
+"""Building of a record's cells from what was planned and what was scored."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dkd_bench.steps.plan import Trial
 from dkd_bench.steps.scoring import CellScore
 
 UNDECIDED = DEPLOYED.name
-"""The decision rule named in the cells of a defence that never answered."""
+"""Name of the decision rule in the cells of a defence that never answered."""
 
 
 @dataclass(slots=True)
 class Cost:
-    """What the crafts of a trial took when they were made."""
+    """Cost of a trial's crafts when they were made."""
 
     wall_time_s: float = 0.0
     forward_passes: int = 0
@@ -42,7 +42,7 @@ class CleanScore:
     accuracy: dict[str, Interval]
     """Clean accuracy by decision rule; empty for a defence that never answered."""
     rejected: dict[str, Interval] = field(default_factory=dict)
-    """The share of clean images rejected by decision rule; empty for a defence that never abstains."""
+    """Share of clean images rejected by decision rule; empty for a defence that never abstains."""
 
 
 def scored_cell(

@@ -18,13 +18,13 @@ from dkd_bench.steps.targets import Targets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CraftedTrial:
-    """A trial of the plan whose crafts were all made, or could not be."""
+    """Trial of the plan whose crafts were all made, or could not be."""
 
     position: int
-    """In the plan."""
+    """Position in the plan."""
     trial: Trial
     failure: AttackError | EvidenceError | None = None
-    """Why a craft could not be made; its cells have no number then."""
+    """Reason why a craft could not be made; its cells have no number then."""
 
 
 def craft(prepared: Prepared, crafter: Crafter, progress: Progress) -> Iterator[CraftedTrial]:
@@ -64,7 +64,7 @@ def _make(craft: Craft, prepared: Prepared, crafter: Crafter, report: _Report) -
 
 @final
 class _Report:
-    """Tells once of each chunk crafted: how many images it broke, and how long it took."""
+    """Log of each chunk crafted, once: how many images it broke, and how long it took."""
 
     def __init__(self, targets: Targets, plan: Plan, remaining: RemainingCrafts, progress: Progress) -> None:
         self._targets = targets

@@ -1,4 +1,4 @@
-"""The crafter: one attack on one target and one chunk of images gives evidence in a content-addressed file."""
+"""Crafter: one attack on one target and one chunk of images gives evidence in a content-addressed file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dkd_bench.target import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The adversarial images of one chunk, and what it cost to make them."""
+    """Adversarial images of one chunk, with what it cost to make them."""
 
     images: Tensor
-    """float32, shape ``(n, C, H, W)``, in the order of the chunk."""
+    """Adversarial images, float32, shape ``(n, C, H, W)``, in the order of the chunk."""
     sha256: str
     broken: int
-    """Images that the target itself misclassifies."""
+    """Number of images that the target itself misclassifies."""
     forward_passes: int
     backward_passes: int
     wall_time_s: float
@@ -43,7 +43,7 @@ def crafts_store() -> TensorStore:
 
 @final
 class Crafter:
-    """Makes evidence, or finds what was made before under the same key."""
+    """Maker of evidence, which finds what was made before under the same key."""
 
     def __init__(self, store: TensorStore) -> None:
         """Keep evidence in ``store``."""

@@ -1,4 +1,4 @@
-"""Plan: from what is asked to the crafts it takes, each wanted once, and the cells that use them.
+"""Plan of a run: the crafts it takes, each wanted once, and the cells that use them.
 
 Knows names, digests and budgets; nothing of tensors.
 """
@@ -21,61 +21,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTarget:
-    """What the plan needs to know of a target."""
+    """Target as the plan needs to know it."""
 
     digest: str
-    """Of the network behind it."""
+    """Digest of the network behind the target."""
     content: str
     """Digest of that network without its code, from which the attack's seed comes."""
     randomized: bool = False
-    """Whether its answers differ between calls."""
+    """Whether the target's answers differ between calls."""
     access: frozenset[Access] = frozenset({"gradients"})
-    """What it offers to attacks."""
+    """Access that the target offers to attacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedDefense:
-    """What the plan needs to know of a defence."""
+    """Defence as the plan needs to know it."""
 
     name: str
     roles: Roles
     targets: Mapping[str, PlannedTarget]
-    """By name."""
+    """Targets by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Craft:
-    """One attack on one target under one budget, for all images asked for: one key for each chunk."""
+    """Craft of one attack on one target under one budget, for all images asked for: one key for each chunk."""
 
     target: str
     """Digest of the network attacked."""
     attack: str
     budget: Budget
     draws: int
-    """Evaluations averaged in each answer: over 1 for a randomised target (EOT)."""
+    """Number of evaluations averaged in each answer: over 1 for a randomised target (EOT)."""
     randomized: bool
     """Whether the target's answers differ between calls."""
     keys: tuple[str, ...]
-    """Of the evidence: digests of all that determines its bytes, code and library versions included."""
+    """Keys of the evidence: digests of all that determines its bytes, code and library versions included."""
     seeds: tuple[int, ...]
-    """Of the attack, from what is asked of it alone: other code, or another torch, searches from the same points."""
+    """Seeds of the attack, from what is asked of it alone: other code, or another torch, searches from the same
+    points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One defence under one threat model and attack: scored together, one cell for each budget and rule."""
+    """Trial of one defence under one threat model and attack: scored together, one cell for each budget and rule."""
 
     defense: str
     threat_model: str
     attack: str
     budgets: tuple[Budget, ...]
     crafts: Mapping[str, Craft]
-    """By the name of the target; empty if the defence offers none."""
+    """Crafts by the name of the target; empty if the defence offers none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that a run will do."""
+    """Crafts and trials of a run."""
 
     trials: tuple[Trial, ...]
 
@@ -87,10 +88,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What all crafts of a run share."""
+    """Inputs that all crafts of a run share."""
 
     chunk_digests: tuple[str, ...]
-    """Of images and labels, chunk by chunk."""
+    """Digests of images and labels, chunk by chunk."""
     seed: int
     eot_draws: int
     harness: str

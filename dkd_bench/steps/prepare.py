@@ -1,4 +1,4 @@
-"""The first steps of every command that needs a run's things: resolve, train, plan."""
+"""Preparation: the first steps of every command that needs a run's things: resolve, train, plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dkd_bench.threats import ThreatModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What the first steps of a run made: everything that crafting and scoring need."""
+    """Products of the first steps of a run: everything that crafting and scoring need."""
 
     request: RunRequest
     attacks: Mapping[str, Attack]
@@ -35,7 +35,7 @@ class Prepared:
     targets: Targets
     plan: Plan
     plan_digest: str
-    """Of all that determines the record, the harness's own code included."""
+    """Digest of all that determines the record, the harness's own code included."""
 
 
 def prepare(request: RunRequest, progress: Progress) -> Prepared:

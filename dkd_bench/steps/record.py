@@ -1,4 +1,4 @@
-"""Record: everything that a run found, with what it takes to make it again."""
+"""Record of a run: everything that it found, with what it takes to make it again."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ NOT_REACHED = "interrupted before it was run; the same command goes on from here
 
 @dataclass(slots=True)
 class Findings:
-    """What a run has found so far; an interrupted one is recorded from it too."""
+    """Findings of a run so far; an interrupted one is recorded from them too."""
 
     clean: Mapping[str, CleanScore]
-    """By defence."""
+    """Clean-image statistics by defence."""
     separations: Mapping[str, SeparationRecord] = field(default_factory=dict)
-    """The latent space separation of those that are ensembles."""
+    """Latent space separation of those defences that are ensembles."""
     trials: dict[int, Scored] = field(default_factory=dict)
-    """By position in the plan; those not reached are missing."""
+    """Results by position in the plan; those not reached are missing."""
 
     @property
     def cells(self) -> tuple[CellRecord, ...]:

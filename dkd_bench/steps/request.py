@@ -1,4 +1,4 @@
-"""What a user asks for, in words; every default of a run stands here."""
+"""Requests of a user, in words; every default of a run stands here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KeepEvidence = Literal["all", "broken", "none"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 ALPHA, TOLERANCE = 0.05, 0.02
-"""The defaults of ``check``."""
+"""Defaults of ``check``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class TrainRequest:
         default=None,
         metadata=in_words("Of the training alone; the images and attacks stay --seed's.", metavar="S"),
     )
-    """Of the training alone, to train again for the same images and attacks; ``None`` for ``seed``."""
+    """Seed of the training alone, to train again for the same images and attacks; ``None`` for ``seed``."""
     settings: tuple[str, ...] = field(
         default=(),
         metadata=in_words(
@@ -51,7 +51,7 @@ class TrainRequest:
             metavar="NAME=VALUE",
         ),
     )
-    """``NAME=VALUE`` for every defence and attack that has the setting, or ``PLUGIN.NAME=VALUE`` for one."""
+    """Settings ``NAME=VALUE`` for every defence and attack that has the setting, or ``PLUGIN.NAME=VALUE`` for one."""
     device: DeviceName = field(default="auto", metadata=in_words("Where to compute."))
 
     def __post_init__(self) -> None:
@@ -106,16 +106,17 @@ class RunRequest(TrainRequest):
             "Evaluations averaged in each answer of a randomised target, for attacks (EOT).", metavar="N"
         ),
     )
-    """Evaluations averaged in each answer of a randomised target (EOT), unless the attack averages by itself."""
+    """Number of evaluations averaged in each answer of a randomised target (EOT), unless the attack averages by
+    itself."""
     n_examples: int | None = field(
         default=None, metadata=in_words("Test images to attack; else the dataset's own number.", metavar="N")
     )
-    """Test images attacked; ``None`` for the dataset's own number."""
+    """Number of test images attacked; ``None`` for the dataset's own number."""
     batch_size: int | None = field(
         default=None,
         metadata=in_words("Images in one model evaluation; changes no result.", metavar="N|auto", none="auto"),
     )
-    """Images in one model evaluation; ``None`` lets the target choose. Changes no result."""
+    """Number of images in one model evaluation; ``None`` lets the target choose. Changes no result."""
     out: Path | None = field(default=None, metadata=in_words("The run's folder; else runs/<name>.", metavar="DIR"))
     evidence: KeepEvidence = field(default="all", metadata=in_words("Which adversarial images the run keeps."))
 

@@ -1,4 +1,4 @@
-"""Resolve: from the words of a request to its plugins with their settings; nothing is loaded or trained yet."""
+"""Resolving of a request's words to its plugins with their settings; nothing is loaded or trained yet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dkd_bench.steps.request import RunRequest, TrainRequest, parse_settings, se
 from dkd_bench.threats import ThreatModel, load_threat_models
 
 DefenseFactory = Callable[[ImageSpec], Defense]
-"""Builds an untrained defence for images of one shape."""
+"""Builder of an untrained defence for images of one shape."""
 
 RequestT = TypeVar("RequestT", bound=TrainRequest)
 RequestT_co = TypeVar("RequestT_co", bound=TrainRequest, covariant=True)
@@ -28,19 +28,19 @@ RequestT_co = TypeVar("RequestT_co", bound=TrainRequest, covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cast(Generic[RequestT_co]):
-    """The plugins of a request, ready to be built, and why others could not be imported."""
+    """Plugins of a request, ready to be built, and why others could not be imported."""
 
     request: RequestT_co
     device: torch.device
     defenses: Mapping[str, DefenseFactory]
-    """By the name that each calls itself."""
+    """Defences by the name that each calls itself."""
     failures: Mapping[str, str]
-    """What the user called a defence that cannot be imported, to the sentence that says why."""
+    """Reasons why a defence cannot be imported, by what the user called it."""
     attacks: Mapping[str, Attack]
-    """By name; none where a request only trains."""
+    """Attacks by name; none where a request only trains."""
     threat_models: Mapping[str, ThreatModel]
     budgets: tuple[Budget, ...]
-    """Those named by the request, each once; none where the dataset's own is meant."""
+    """Budgets named by the request, each once; none where the dataset's own is meant."""
 
 
 def resolve(request: RequestT, *, drop_settings_of_others: bool = False) -> Cast[RequestT]:

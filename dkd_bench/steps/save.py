@@ -1,4 +1,4 @@
-"""Writes the folder of a run: its record, and its board with links to its pictures."""
+"""Writing of a run's folder: its record, and its board with links to its pictures."""
 
 from __future__ import annotations
 

@@ -23,16 +23,16 @@ from dkd_bench.steps.scoring import TrialScorer, decided
 log = logging.getLogger(__name__)
 
 CleanAnswers = tuple[Mapping[str, Tensor], ...]
-"""What a defence answers to the clean images, chunk by chunk: labels of shape ``(draws, n)`` by decision rule."""
+"""Labels that a defence answers to the clean images, chunk by chunk: shape ``(draws, n)`` by decision rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """The cells of one trial, and the evidence that they rest on."""
+    """Cells of one trial, with the evidence that they rest on."""
 
     cells: tuple[CellRecord, ...]
     evidence: Mapping[str, EvidenceRecord] = field(default_factory=dict)
-    """By key."""
+    """Evidence by key."""
 
 
 def ask_clean(prepared: Prepared) -> dict[str, CleanAnswers]:

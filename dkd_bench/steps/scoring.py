@@ -27,7 +27,7 @@ from dkd_bench.records import (
 from dkd_bench.threats import ThreatModel
 
 SCORING_DRAWS = 10
-"""Fresh draws over which a randomised defence is scored."""
+"""Number of fresh draws over which a randomised defence is scored."""
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellScore:
-    """What scoring adds to a cell."""
+    """Scored part of a cell."""
 
     robust_accuracy: float
     mean_robust_accuracy: float
@@ -128,7 +128,7 @@ class CellScore:
 
 
 class TrialScorer:
-    """Collects a defence's answers to all candidates of a threat model, chunk by chunk."""
+    """Scorer of a defence's answers to all candidates of a threat model, chunk by chunk."""
 
     def __init__(self, defense: Defense, threat_model: ThreatModel, budget: Budget, *, seed: int) -> None:
         """Score ``defense`` under ``threat_model`` within ``budget``; draws are seeded by ``seed``."""

@@ -1,4 +1,4 @@
-"""The networks that each defence offers to attacks, as the plan needs to know them and as attacks meet them."""
+"""Targets: the networks offered to attacks, as the plan needs to know them and as attacks meet them."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from dkd_bench.target.variation import answers_vary
 from dkd_bench.threats import Roles, ThreatModel
 
 REFERENCE = "reference"
-"""The target that is the black-box adversary's own network."""
+"""Name of the target that is the black-box adversary's own network."""
 DECISION = "decision"
-"""The target of a defence without surrogates: its answers, and nothing else."""
+"""Name of the target of a defence without surrogates: its answers, and nothing else."""
 GRADIENTS: Access = "gradients"
 VARIATION_IMAGES = 8
-"""Shown twice to the networks of a randomised defence, to see which of them are random."""
+"""Number of images shown twice to the networks of a randomised defence, to see which of them are random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network behind one or several targets."""
+    """Network behind one or several targets."""
 
     called: str
-    """``reference``, or the first defence that offers it and the target's name."""
+    """Name of the network: ``reference``, or the first defence that offers it and the target's name."""
     module: nn.Module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What all defences of a run offer to attacks."""
+    """Targets of all defences of a run."""
 
     planned: tuple[PlannedDefense, ...]
     networks: Mapping[str, Network]
-    """By the digest of a target."""
+    """Networks by the digest of a target."""
     n_classes: int
     batch_size: int | None
-    """Images in one model evaluation; ``None`` for the target's own choice."""
+    """Number of images in one model evaluation; ``None`` for the target's own choice."""
 
     @property
     def offers(self) -> Mapping[str, tuple[str, ...]]:

@@ -25,20 +25,20 @@ ADMISSION_IMAGES = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subjects:
-    """The defences of a request: those that could be trained, and why the others could not."""
+    """Defences of a request: those that could be trained, and why the others could not."""
 
     dataset: Dataset
     dataset_digest: str
     device: torch.device
     defenses: Mapping[str, TrainedDefense]
-    """By name."""
+    """Trained defences by name."""
     failure_flags: Mapping[str, FlagRecord]
-    """Defence name to the flag that it raises, whose detail says why there is none."""
+    """Flag that each untrained defence raises, by its name; the flag's detail says why there is none."""
     trainer: Trainer
 
     @property
     def failures(self) -> Mapping[str, str]:
-        """Defence name to the sentence that says why there is none."""
+        """Reasons why there is no trained defence, by its name."""
         return {name: flag.detail for name, flag in self.failure_flags.items()}
 
 

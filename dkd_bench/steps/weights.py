@@ -36,28 +36,28 @@ log = logging.getLogger(__name__)
 log = logging.getLogger(__name__)
 
 MOST_SEARCHED = 1000
-"""Test images on which a defence that optimises at every answer is asked for its clean accuracy after training."""
+"""Number of test images on which a defence that optimises at every answer is asked for its clean accuracy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedDefense:
-    """A defence ready to be attacked: on its device, in evaluation mode, its weights on disk."""
+    """Defence ready to be attacked: on its device, in evaluation mode, its weights on disk."""
 
     name: str
     defense: Defense
     key: str
-    """Of everything that determined the training."""
+    """Key of everything that determined the training."""
     sha256: str
-    """Of structure, code and weights."""
+    """Digest of structure, code and weights."""
     clean_accuracy: dict[str, float]
-    """On the first ``n_clean`` test images, by decision rule."""
+    """Clean accuracy on the first ``n_clean`` test images, by decision rule."""
     n_clean: int
-    """The whole test set, or ``MOST_SEARCHED`` images of it."""
+    """Number of those images: the whole test set, or ``MOST_SEARCHED`` images of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainer:
-    """Trains defences on one dataset by one recipe, or loads them."""
+    """Trainer of defences on one dataset by one recipe, which loads what was trained before."""
 
     dataset: Dataset
     dataset_digest: str
@@ -68,7 +68,7 @@ class Trainer:
     probe: Tensor
     """Clean images that every defence must answer as it promises, float32, shape ``(N, C, H, W)``, on the device."""
     cache: Path | None = None
-    """Where weights are kept; ``None`` for the user's cache folder."""
+    """Folder where weights are kept; ``None`` for the user's cache folder."""
 
     def trained(self, name: str, factory: DefenseFactory) -> TrainedDefense:
         """Return the defence that ``factory`` builds, trained and admitted.

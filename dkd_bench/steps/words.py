@@ -1,4 +1,4 @@
-"""How the fields of a request are asked for in words: facts that stand on the fields, for whoever asks."""
+"""Words for the fields of a request: facts that stand on the fields, for whoever asks a user for them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """What the command line says of one field; the default is the field's own."""
+    """Description of one field on the command line; the default is the field's own."""
 
     help: str
     option: str = ""
-    """Its name there, without dashes; empty for the field's name with hyphens."""
+    """Name of the option, without dashes; empty for the field's name with hyphens."""
     metavar: str | None = None
     shown_default: str = ""
-    """What stands for a default that says nothing by itself, such as an empty tuple."""
+    """Text for a default that says nothing by itself, such as an empty tuple."""
     none: str = ""
-    """The word that stands for ``None``, where there is one."""
+    """Word that stands for ``None``, where there is one."""
     choices: tuple[str, ...] = ()
-    """All there is to choose from, where the field's type does not say it."""
+    """Choices of the field, where its type does not say them."""
     positional: bool = False
     once: bool = False
     """Whether a field of several is asked for one alone."""
     default: Any = ...
-    """Instead of the field's own, where it is not ``...``."""
+    """Default instead of the field's own, where it is not ``...``."""
 
 
 def in_words(help: str, **facts: Any) -> Mapping[str, Word]:

@@ -1,1 +1,1 @@
-"""The paper that DKD comes from (arXiv 2006.15127): its tables and figure measured, and pages of published records."""
+"""Reproduction of the paper that DKD comes from (arXiv 2006.15127), and pages of published records."""

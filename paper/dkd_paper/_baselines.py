@@ -1,4 +1,4 @@
-"""The published defences, attacked as their authors did and as those who broke them did: known answers.
+"""Published defences with known answers: attacked as their authors did and as those who broke them did.
 
 Examples made on the bare classifier, which is all that an adversary without knowledge of the protection sees, are
 the standalone threat model; those made on the whole defence are the joint one.
@@ -27,13 +27,13 @@ NAMES = {
     "at": "PGD training",
     "trades": "TRADES",
 }
-"""The baselines, and what Table 4 calls them."""
+"""Names of the baselines, and what Table 4 calls them."""
 
 _DETERMINISTIC = ("none", "magnet", "pixel-defend", "at", "trades")
 _GAN = "defense-gan"
 _RULE = "deployed"
 EPS = 0.3
-"""The Linf budget of the robust references and of the oblivious attacks beside Table 4's."""
+"""Linf budget of the robust references and of the oblivious attacks beside Table 4's."""
 GAN_L2 = 1.98
 """The L2 norm of a mean squared change of 0.005, the distortion at which Defense-GAN was broken (28 x 28 pixels)."""
 MAGNET_L2 = 4.0
@@ -42,13 +42,13 @@ PURIFIED_L2 = 3.0
 """An L2 norm in which some values may change by more than PixelDefend can take back."""
 _PURIFIED: tuple[tuple[Norm, float], ...] = (("linf", EPS), ("l2", PURIFIED_L2))
 N_PURIFIED = 100
-"""Images of the parts in which a purifier answers at every step of an attack."""
+"""Number of images of the parts in which a purifier answers at every step of an attack."""
 N_AVERAGED = 25
-"""Images of the part in which Defense-GAN searches eight times at every step."""
+"""Number of images of the part in which Defense-GAN searches eight times at every step."""
 N_SEARCHED = 50
-"""Images of the parts that Defense-GAN answers by ten searches each."""
+"""Number of images of the parts that Defense-GAN answers by ten searches each."""
 LATENT_KAPPA = 6.0
-"""The lead, in logits, of a wrong class on the generated image: room for the neighbour that the search finds."""
+"""Lead, in logits, of a wrong class on the generated image: room for the neighbour that the search finds."""
 
 
 def _oblivious(attack: str, defenses: tuple[str, ...], *, settings: tuple[str, ...] = (), n: int | None = None) -> Part:
@@ -145,12 +145,12 @@ BASELINE_PARTS = (
         n=N_SEARCHED,
     ),
 )
-"""Every defence as its authors attacked it, and as those who broke it did."""
+"""Runs of every defence as its authors attacked it, and as those who broke it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """One number that is known before it is measured."""
+    """Number that is known before it is measured."""
 
     defense: str
     label: str
@@ -158,7 +158,7 @@ class _Known:
     threat_model: str
     eps: float | None
     published: float | None
-    """As a fraction; ``None`` where no number is at hand."""
+    """Published number as a fraction; ``None`` where none is at hand."""
 
 
 _CLAIMS = (

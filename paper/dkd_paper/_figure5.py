@@ -1,4 +1,4 @@
-"""Figure 5 out of a sweep over zeta: separation and accuracy, with RI and KD as levels."""
+"""Figure 5 from a sweep over zeta: separation and accuracy, with RI and KD as levels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dkd_paper.study import StudyRequest
 
 ZETAS = ("0", "0.5", "0.7", "0.9", "0.95")
 _PAPER_ZETA: dict[PaperDataset, str] = {"MNIST": "0.9", "CIFAR10": "0.5"}
-"""What the paper chose from its figure."""
+"""Value of zeta that the paper chose from its figure, by dataset."""
 _EPS = 0.1
 
 

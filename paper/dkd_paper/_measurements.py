@@ -1,4 +1,4 @@
-"""Numbers out of the runs of a study: one estimate for each question, over the seeds."""
+"""Measurements from the runs of a study: one estimate for each question, over the seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def estimate(values: Sequence[Fraction], n: int) -> Estimate:
 
 
 class Measurements:
-    """What the runs of a study say of one defence, threat model and attack."""
+    """Measurements of one defence, threat model and attack at a time, from the runs of a study."""
 
     def __init__(self, runs: Mapping[tuple[str, int], RunRecord]) -> None:
         """Take the records by part and seed."""

@@ -1,4 +1,4 @@
-"""What the paper reports (arXiv 2006.15127, Tables 2 and 4): the authors' numbers, copied, not measured here.
+"""Numbers of the paper (arXiv 2006.15127, Tables 2 and 4): the authors', copied, not measured here.
 
 Table 3 is scrambled in the text at hand, so none of its numbers stands here.
 """
@@ -21,7 +21,7 @@ BLACK_BOX_SETTINGS = (
     "FGSM .08",
     "FGSM .1",
 )
-"""The rows of Table 2: attack and iterations, or attack and eps."""
+"""Rows of Table 2: attack and iterations, or attack and eps."""
 
 _TABLE_2_COLUMNS = ("KD", "KD*", "DKD", "DKD*", "RI", "RI*")
 _TABLE_2: Mapping[PaperDataset, tuple[tuple[int, ...], ...]] = {
@@ -61,7 +61,7 @@ _GAINS: Mapping[PaperDataset, tuple[tuple[float, ...], ...]] = {
 """Accuracy gained by boosting, in percent, family by family."""
 
 WHITE_BOX_SETTINGS = ("FGSM .04", "FGSM .08", "JSMA", "C&W", "DeepFool")
-"""The columns of Table 4 after the clean one."""
+"""Columns of Table 4 after the clean one."""
 
 _TABLE_4: Mapping[PaperDataset, Mapping[str, tuple[float, ...]]] = {
     "MNIST": {

@@ -1,4 +1,4 @@
-"""The paper's tables out of the runs of a study."""
+"""Tables of the paper from the runs of a study."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dkd_paper._trends import NEARLY_ALL, Comparison, trend
 from dkd_paper.record import Block, Entry, Row, Trend
 
 ENSEMBLES = {"KD": "kd", "DKD": "dkd", "RI": "ri"}
-"""The paper's names, in the order of its columns, and ours."""
+"""Names of the ensembles: the paper's, in the order of its columns, to ours."""
 
 _RULES = {"": "majority", "*": "boosted"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """What a target prints."""
+    """Contents of a printed target."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -30,7 +30,7 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """Where a row of Table 2, or a column of Table 4, finds its numbers."""
+    """Source of the numbers in a row of Table 2, or in a column of Table 4."""
 
     part: str
     eps: float | None
@@ -108,7 +108,7 @@ _UNFOUND = (
 )
 
 _Values = Mapping[str, Mapping[str, float]]
-"""Row to column to number."""
+"""Numbers by row and column."""
 
 
 def _lowered(values: _Values) -> list[Comparison]:

@@ -1,4 +1,4 @@
-"""What the paper says of its numbers, as claims that ours confirm or contradict; held against its own too."""
+"""Claims of the paper on its numbers, confirmed or contradicted by ours; held against its own too."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 from dkd_paper.record import Trend, Verdict
 
 NEARLY_ALL = 0.8
-"""The share of comparisons that 'almost every' asks for."""
+"""Share of comparisons that 'almost every' asks for."""
 
 
 class Comparison(NamedTuple):
-    """Two numbers, of which the first is claimed to be the greater; ``None`` where there is none."""
+    """Numbers of which the first is claimed to be the greater; ``None`` where there is none."""
 
     name: str
     greater: float | None

@@ -1,4 +1,4 @@
-"""``dkd-bench reproduce`` and ``dkd-bench publish``; what is slow to import waits until one is called."""
+"""Commands ``dkd-bench reproduce`` and ``dkd-bench publish``; what is slow to import waits until one is called."""
 
 from __future__ import annotations
 

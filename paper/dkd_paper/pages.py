@@ -1,4 +1,4 @@
-"""Published results: a folder of records, and the pages that are rendered from them and from nothing else."""
+"""Pages of published results, rendered from a folder of records and from nothing else."""
 
 from __future__ import annotations
 

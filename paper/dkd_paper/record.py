@@ -1,4 +1,4 @@
-"""What a reproduction measured, beside what the paper reports, as it stands in its JSON file."""
+"""Record of a reproduction, as it stands in its JSON file: measured numbers, beside what the paper reports."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dkd_bench.leaderboard import RunSummary
 from dkd_bench.records import Fraction, Record
 
 Unit = Literal["percent", "percentage points", "per 10,000", "margin"]
-"""How a block's numbers are shown; they are kept as fractions, or as margins in the latents' units."""
+"""Unit of a block's numbers when shown; they are kept as fractions, or as margins in the latents' units."""
 
 Verdict = Literal["confirmed", "contradicted", "not decided"]
-"""``not decided`` where there was nothing to compare."""
+"""Verdict on a claim; ``not decided`` where there was nothing to compare."""
 
 
 class Estimate(Record):
-    """A number measured under one seed or several."""
+    """Number measured under one seed or several."""
 
     value: float
-    """The mean over the seeds."""
+    """Mean over the seeds."""
     ci95: tuple[float, float] | None
     """Wilson interval for ``n`` images at the mean; ``None`` for what is no share of images."""
     n: int
-    """Images for each seed."""
+    """Number of images for each seed."""
     by_seed: tuple[float, ...]
     spread: float | None
     """Standard deviation over the seeds; ``None`` for a single one."""
 
 
 class Entry(Record):
-    """One number of a table."""
+    """Number of a table, ours beside the paper's."""
 
     measured: Estimate | None
-    """``None`` where nothing was measured."""
+    """Estimate of ours; ``None`` where nothing was measured."""
     paper: Fraction | None
-    """The authors' number; ``None`` where they give none."""
+    """Number of the authors; ``None`` where they give none."""
 
 
 class Row(Record):
@@ -42,7 +42,7 @@ class Row(Record):
 
     label: str
     entries: tuple[Entry, ...]
-    """In the order of the block's columns."""
+    """Entries in the order of the block's columns."""
 
 
 class Block(Record):
@@ -55,7 +55,7 @@ class Block(Record):
 
 
 class Trend(Record):
-    """What the paper says of its numbers, held against ours."""
+    """Claim of the paper on its numbers, held against ours."""
 
     claim: str
     verdict: Verdict
@@ -63,12 +63,12 @@ class Trend(Record):
 
 
 class Source(Record):
-    """One run that the numbers come from."""
+    """Run that the numbers come from."""
 
     part: str
     run: RunSummary
     weights_sha256: dict[str, str]
-    """By defence."""
+    """Digests of the weights, by defence."""
 
 
 class Reproduction(Record):
@@ -79,13 +79,13 @@ class Reproduction(Record):
     title: str
     dataset: str
     paper_dataset: str
-    """Whose numbers stand beside ours."""
+    """Dataset of the paper whose numbers stand beside ours."""
     seeds: tuple[int, ...]
     command: str
     blocks: tuple[Block, ...]
     trends: tuple[Trend, ...]
     notes: tuple[str, ...]
     picture: str | None = None
-    """The file beside this one that shows it; ``None`` for a table."""
+    """Name of the file beside this one with the picture; ``None`` for a table."""
     picture_sha256: str | None = None
     sources: tuple[Source, ...]

@@ -1,4 +1,4 @@
-"""A reproduction as Markdown, and its files."""
+"""Rendering of a reproduction as Markdown, and its files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dkd_paper.record import Block, Entry, Estimate, Reproduction, Unit
 from dkd_paper.targets import Reproduced
 
 _DIGEST = 8
-"""Characters shown of a digest; the record has them all."""
+"""Number of characters shown of a digest; the record has them all."""
 
 _SCALE: dict[Unit, float] = {"percent": 100, "percentage points": 100, "per 10,000": 10_000, "margin": 1}
 _DIGITS: dict[Unit, int] = {"percent": 1, "percentage points": 2, "per 10,000": 0, "margin": 3}

@@ -1,4 +1,4 @@
-"""The runs that a reproduction rests on: which, where they are kept, and how the missing ones are made."""
+"""Study behind a reproduction: its runs, where they are kept, and how the missing ones are made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFENSES = ("none", "dkd", "kd", "ri")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One run of a reproduction: one attack with its settings."""
+    """Run of a reproduction: one attack with its settings."""
 
     name: str
     attack: str
@@ -30,16 +30,16 @@ class Part:
     settings: tuple[str, ...] = ()
     norm: Norm = "linf"
     eps: tuple[float, ...] = ()
-    """Budgets; empty for a minimum-norm attack."""
+    """Budgets in [0, 1] pixel units, in l0 numbers of values; empty for a minimum-norm attack."""
     eot_draws: int = 16
     n: int | None = None
-    """Caps the images of a part whose defence takes seconds for each of them."""
+    """Number of images, at most, of a part whose defence takes seconds for each of them."""
     slow: bool = False
     """Whether it takes hundreds of evaluations of every network for an image, and so runs on fewer images."""
 
 
 N_SLOW = 1000
-"""Images of the slow runs, unless told otherwise."""
+"""Number of images of the slow runs, unless told otherwise."""
 
 _WHITE_BOX = ("standalone", "aggregated", "joint")
 _SETTINGS = {
@@ -47,7 +47,7 @@ _SETTINGS = {
     "cw": "cw.steps={iterations}",
     "jsma": "jsma.iterations={iterations} jsma.gamma=1",
 }
-"""What the paper's iterations are of each attack; of JSMA nothing else ends the search."""
+"""Settings for the paper's number of iterations, by attack; with gamma=1 nothing else ends JSMA's search."""
 
 
 def _settings(attack: str, iterations: int) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ BLACK_BOX_PARTS = (
     ),
     Part(name="black-box-fgsm", attack="fgsm", threat_models=("black-box",), eps=(0.04, 0.08, 0.1)),
 )
-"""Tables 2 and 3: examples made on the reference network."""
+"""Runs of Tables 2 and 3: examples made on the reference network."""
 
 WHITE_BOX_PARTS = (
     Part(name="white-box-fgsm", attack="fgsm", threat_models=_WHITE_BOX, eps=(0.04, 0.08)),
@@ -82,12 +82,12 @@ WHITE_BOX_PARTS = (
         for attack in ("jsma", "cw", "deepfool")
     ),
 )
-"""Table 4, and the joint threat model beside it."""
+"""Runs of Table 4, and of the joint threat model beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRequest:
-    """What to reproduce on, and where the runs are kept.
+    """Request of a reproduction: the dataset, the seeds, and where the runs are kept.
 
     Raises:
         ConfigError: if a number is out of range, or a seed is given twice.
@@ -97,14 +97,14 @@ class StudyRequest:
     seeds: tuple[int, ...] = (0,)
     recipe: str = "fast"
     n_examples: int | None = None
-    """Caps the images of every run; ``None`` for the whole test set."""
+    """Number of images of every run, at most; ``None`` for the whole test set."""
     n_slow: int = N_SLOW
-    """Caps the images of the runs that are slow."""
+    """Number of images of the slow runs, at most."""
     device: DeviceName = "auto"
     data_root: Path | None = None
     out: Path | None = None
     existing: bool = False
-    """Only read runs that are there."""
+    """Whether only runs that are there are read, and none is made."""
 
     def __post_init__(self) -> None:
         for seed in self.seeds:
@@ -117,7 +117,7 @@ class StudyRequest:
 
     @property
     def folder(self) -> Path:
-        """Where runs and reports are kept."""
+        """Folder where runs and reports are kept."""
         return self.out or Path("runs") / f"reproduce-{self.dataset}".replace(":", "-").replace("/", "-")
 
     def command(self, target: str) -> str:
@@ -133,7 +133,7 @@ class StudyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """The dataset of a study, as far as its requests and reports need it."""
+    """Dataset of a study, as far as its requests and reports need it."""
 
     name: str
     n_test: int

@@ -1,4 +1,4 @@
-"""From the name of a table or figure to what was measured of it."""
+"""Targets of ``dkd-bench reproduce``: from the name of a table or figure to what was measured of it."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ _TABLES = {
 }
 FIGURE5 = "figure5"
 TARGETS = (*_TABLES, FIGURE5)
-"""What can be reproduced."""
+"""Names of the tables and figures that can be reproduced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduced:
-    """A table or a figure, and the figure's picture."""
+    """Reproduced table or figure, and the figure's picture."""
 
     reproduction: Reproduction
     picture: bytes | None
-    """SVG; ``None`` for a table."""
+    """Picture as SVG; ``None`` for a table."""
 
 
 def reproduce(target: str, request: StudyRequest, progress: Progress) -> Reproduced:
