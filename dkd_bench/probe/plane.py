@@ -1,4 +1,4 @@
-"""The plane that parts planted examples from the points around an image."""
+"""Plane that parts planted examples from the points around an image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Points: TypeAlias = NDArray[np.float64]
 """Features, shape ``(N, D)``, or one vector of them."""
 
 _PENALTY = 1e6
-"""Of the SVM, ``C``: so large that its margin is hard."""
+"""``C`` of the SVM: so large that its margin is hard."""
 _MOST_ITERATIONS = 100_000
-"""Of the SVM's solver; one that takes more is not going to separate the points."""
+"""Iterations of the SVM's solver, at most; one that takes more is not going to separate the points."""
 _ROUNDING = 1e-5
-"""Features that vary less than this, relative to the largest, vary by rounding alone."""
+"""Relative variation, to the largest feature's, below which a feature varies by rounding alone."""
 
 
 def parting_plane(features: Points, n_boundary: int, closeness: float) -> tuple[Points, float] | None:

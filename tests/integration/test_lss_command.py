@@ -103,7 +103,7 @@ def test_a_defence_that_fails_does_not_hide_the_others(command, tmp_path):
 
 def test_what_was_measured_is_found_again(command, monkeypatch, cache):
     words = (*LSS, "--dataset", "TINY", "--layer", "logits", "--n-examples", "50")
-    others = set((cache / "separations").iterdir())
+    others = set((cache / "separations").glob("*"))
     _, first, _ = command(*words)
     kept = sorted((cache / "separations").iterdir())
     monkeypatch.setattr(latents, "outputs_on", None)
