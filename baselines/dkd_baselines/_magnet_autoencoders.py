@@ -132,6 +132,7 @@ class Denoising(Objective):
         noise = self._noise_of_all()[step.indices].float().to(step.images.device)
         activations = network.activations((step.images + noise).clamp(0, 1))
         reconstructions = activations[-1].unflatten(1, (network.count, -1))
+        # The mean is over the autoencoders too: times their number it is the sum of their errors.
         loss: Tensor = network.count * (reconstructions - step.images.unsqueeze(1)).square().mean()
         if self.terms.activity:
             loss = loss + self.terms.activity * sum(each.square().sum() for each in activations)

@@ -157,6 +157,7 @@ def threshold(marks: Tensor, rate: float) -> Tensor:
     """
     rejected = max(1, int(len(marks) * rate))
     smallest_rejected = marks.sort(descending=True).values[rejected - 1]
+    # A mark at the threshold passes, so the threshold is the float just below the smallest that must not.
     return smallest_rejected.nextafter(torch.full_like(smallest_rejected, -torch.inf))
 
 

@@ -227,6 +227,7 @@ class PixelCNN(nn.Module):
         Training draws dropout from ``generator``, which is on the images' device.
         """
         height, width = levels.shape[2:]
+        # The channel of ones tells the image from the padding, which is 0 and so mid-gray.
         x = torch.cat([scaled(levels), torch.ones_like(levels[:, :1])], dim=1)
         vertical = self.above(x)[:, :, :height]
         horizontal = self.row_above(x)[:, :, :height] + self.before(x)[:, :, :height, :width]

@@ -48,6 +48,7 @@ class GreedyPurifier(nn.Module):
         """Return the purified images, shape ``(N, C, H, W)``, multiples of 1/255 in [0, 1]."""
         levels = levels_of(images.double())
         purified = levels.clone()
+        # In double precision the batch size does not decide between two levels that are almost equally likely.
         evaluation = CachedPixelCNN(copy.deepcopy(self.density).double(), tuple(levels.shape))
         reach = math.ceil(self.eps * (LEVELS - 1) - ROUNDING)
         steps = torch.arange(-reach, reach + 1, dtype=levels.dtype, device=levels.device)

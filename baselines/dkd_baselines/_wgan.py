@@ -119,6 +119,7 @@ class Game(nn.Module):
         self.seed = seed
         self.library = str(torch.__version__)
         self._randomness = torch.Generator().manual_seed(seed)
+        # PyTorch drew them from the global generator; the seed in the key must decide them.
         for parameter in critic.parameters():
             if parameter.ndim > 1:
                 nn.init.kaiming_uniform_(parameter, a=0.2, generator=self._randomness)
@@ -152,6 +153,7 @@ class Game(nn.Module):
         """Take one step of the critic and return how far apart it finds real and generated images."""
         with torch.no_grad():
             fake = self.generator(self._latents(len(real)))
+        # The penalty holds on the lines between real and generated images (Gulrajani et al. 2017, algorithm 1).
         mixture = torch.rand((len(real), 1, 1, 1), generator=self._randomness).to(real.device)
         scores = self.critic(torch.cat([real, fake]))
         distance: Tensor = scores[: len(real)].mean() - scores[len(real) :].mean()
@@ -164,6 +166,7 @@ class Game(nn.Module):
     def _generator_step(self, optimizer: torch.optim.Optimizer) -> None:
         loss = -self.critic(self.generator(self._latents(self.schedule.batch_size))).mean()
         optimizer.zero_grad(set_to_none=True)
+        # For the generator alone: gradients of the critic's weights would be computed and thrown away.
         loss.backward(inputs=list(self.generator.parameters()))
         optimizer.step()
 

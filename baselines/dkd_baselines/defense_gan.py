@@ -210,6 +210,7 @@ def descend(generator: nn.Module, goals: Tensor, starts: Tensor, *, steps: int, 
     n_values = goals[0].numel()
     for step in range(steps):
         with torch.enable_grad():
+            # Summed over images, so that no image's step depends on how many go together.
             error = (generator(latents) - goals).square().sum() / n_values
             (gradient,) = torch.autograd.grad(error, latents)
         velocity.mul_(MOMENTUM).add_(gradient)

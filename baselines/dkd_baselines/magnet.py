@@ -100,6 +100,7 @@ class _Autoencoded(GuardedClassifier, ABC):
         self.autoencoders = nn.ModuleList(
             Autoencoders(images, layout=layout, count=self._n_guards()) for layout in layouts
         )
+        # The powers are 1 and 2: three less one is the other.
         self.norms = tuple(3 - NORMS[each] if self.settings.reversed_norms else NORMS[each] for each in layouts)
         self.temperatures = () if self.gray else TEMPERATURES
         n_detectors = len(self.norms) + len(self.temperatures)

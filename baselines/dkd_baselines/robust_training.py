@@ -151,9 +151,11 @@ class _AdversarialObjective(Objective):
 
     def worst(self, network: nn.Module, step: TrainingStep, start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """Return images near ``step.images`` on which the network loses most, by signed gradient steps."""
+        # Over 0 in the first step too, since a budget of 0 is none.
         budget = Budget(norm="linf", eps=self.eps * min(1.0, max(step.progress, 1e-3) / WARM_UP))
         assert budget.eps is not None, "just given"
         adversarial = project(step.images, start, budget)
+        # In the state in which the network will be attacked: no dropout, batch statistics fixed.
         network.eval()
         for _ in range(self.settings.steps):
             leaf = adversarial.detach().requires_grad_()
@@ -195,6 +197,7 @@ class TradesObjective(_AdversarialObjective):
         """Return the loss, the images being looked for from a start beside the clean ones."""
         with torch.no_grad():
             clean = network(step.images).log_softmax(dim=1)
+        # At the clean images themselves the divergence is 0, and so is its gradient.
         start = step.images + 0.001 * self.noise(step)
         adversarial = self.worst(network, step, start, lambda z: _divergence(z.log_softmax(dim=1), clean))
         logits = network(torch.cat([step.images, adversarial]))

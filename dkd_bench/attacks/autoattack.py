@@ -234,6 +234,7 @@ class _Points:
 
 def _search(apgd: APGDAttack, images: Tensor, labels: Tensor, *, restarts: int) -> _Points:
     """Run APGD on every image, whatever the target says of it; one run yields both points that are wanted."""
+    # Not the library's perturb: it passes over images that one answer gets wrong, and returns one of the two points.
     apgd.init_hyperparam(images)
     highest, highest_loss = images, torch.full(labels.shape, -torch.inf, device=images.device)
     fooling, fooled = images, torch.zeros_like(labels, dtype=torch.bool)
@@ -252,6 +253,7 @@ def _most_often_wrong(target: Target, candidates: list[Tensor], labels: Tensor, 
         logits = torch.stack([target(candidate) for _ in range(draws)])
         wrong_draws = (logits.argmax(dim=2) != labels).sum(dim=0)
         own_probability = logits.softmax(dim=2).mean(dim=0).gather(1, labels.unsqueeze(1)).squeeze(1)
+        # Half at most, so that the probability decides only among equally many wrong draws.
         score = wrong_draws - own_probability / 2
         better = score > best_score
         best, best_score = _choose(better, candidate, best), torch.where(better, score, best_score)

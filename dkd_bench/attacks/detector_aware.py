@@ -87,6 +87,7 @@ class DetectorPGD(Attack):
             best.offer(rows, x.detach(), verdict)
             if step == settings.steps:
                 return
+            # One aim at a time for each image: a wrong class first, and where it leads, past the detectors.
             loss = torch.where(verdict.margin <= settings.kappa, verdict.pull, -verdict.excess())
             direction = settings.momentum * direction + _unit(_gradient(loss, x))
             length = settings.rel_stepsize * _eps(budget) * _cosine(step, settings.steps)
@@ -112,6 +113,7 @@ class _BestPoints:
     def offer(self, rows: Tensor, points: Tensor, verdict: Verdict) -> None:
         """Take over those of ``points`` that beat what there is for the images ``rows``."""
         margin, excess = verdict.margin.detach(), verdict.excess().detach()
+        # Three bands: up to 0 while the label wins, in (0, 1] if fooled and rejected, from 2 on for a success.
         fooled_rank = torch.where(verdict.success, 2 + margin.clamp_max(self._kappa), 1 / (1 + excess))
         ranks = torch.where(verdict.fooled, fooled_rank, margin)
         better = ranks > self._ranks[rows]
@@ -191,6 +193,7 @@ class DetectorCarliniWagner(Attack):
             distance = torch.minimum(squared, distance)
             passed = squared.isfinite()
             low, high = torch.where(passed, low, const), torch.where(passed, const, high)
+            # Without an upper end, which only a success gives, ten times as much is tried.
             const = torch.where(high.isfinite(), (low + high) / 2, 10 * const)
         return found
 
@@ -229,6 +232,7 @@ def _random_perturbations(images: Tensor, budget: Budget) -> Tensor:
     """Return a point of the budget's ball for each image, uniform in Linf, in L2 of uniform direction and length."""
     if budget.norm == "linf":
         return _eps(budget) * (2 * torch.rand_like(images) - 1)
+    # Evenly by volume nearly all starts would lie on the edge: there are hundreds of dimensions.
     lengths = torch.rand(len(images), 1, 1, 1, device=images.device)
     return _eps(budget) * lengths * _unit(torch.randn_like(images))
 

@@ -117,6 +117,7 @@ class _Search:
             normals = self._normals(points, _as_images(reach.clamp_min(_LEAST_REACH)), n_evals)
             points = self._to_boundary(self._stepped(points, normals, distance / math.sqrt(step)))
             distance = self._distance(points)
+            # The way along the boundary may lead away again: the nearest point of all is kept.
             nearest = torch.where(_as_images(distance < least), points, nearest)
             least = torch.minimum(distance, least)
         return nearest
@@ -145,6 +146,7 @@ class _Search:
         linf = self._norm == "linf"
         high = self._distance(points) if linf else torch.ones_like(self._labels, dtype=points.dtype)
         low = torch.zeros_like(high)
+        # So many halvings reach the authors' precision: d^-2 of the way in Linf, d^-1.5 in L2, for d values.
         for _ in range(math.ceil((2 if linf else 1.5) * math.log2(self._n_values))):
             middle = (low + high) / 2
             wrong = self.misclassified(self._on_the_way(points, middle))
@@ -167,6 +169,7 @@ class _Search:
         for first in range(0, n_evals, _DIRECTIONS_AT_ONCE):
             shape = (min(_DIRECTIONS_AT_ONCE, n_evals - first), 1, *points.shape[1:])
             moved = (points + reach * self._directions(shape, points.device)).clamp(0, 1)
+            # The move that was made: the box may have cut some of it off.
             moves = (moved - points) / reach
             wrong = self.misclassified(moved.flatten(0, 1)).view(len(moved), len(points), 1, 1, 1)
             vote = torch.where(wrong, 1.0, -1.0)
@@ -176,6 +179,7 @@ class _Search:
                 votes + vote.sum(dim=0),
             )
         mean = votes / n_evals
+        # Where all answers are alike, less their mean they would all be zero.
         normals = torch.where(mean.abs() == 1, weighted, weighted - mean * unweighted)
         return normals / _as_images(normals.flatten(1).norm(dim=1).clamp_min(1e-12))
 
@@ -203,6 +207,7 @@ class _Search:
 def _answers(target: Target, images: Tensor) -> Tensor:
     """Return the class answered to each image, or that it is rejected or has no answer: int64, shape ``(N,)``."""
     logits: Tensor = target(images)
+    # Logits that are all equal name no class, as those of a failed vote; argmax would read class 0 into them.
     answers = logits.argmax(dim=1).masked_fill(logits.amax(dim=1) == logits.amin(dim=1), _NO_ANSWER)
     if not isinstance(target.module, Detecting):
         return answers
@@ -215,6 +220,7 @@ def _misclassified(answers: Tensor, labels: Tensor) -> Tensor:
 
 def _distances(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
     """Return the distance of each of ``N`` images to each of ``M`` others, shape ``(N, M)``."""
+    # Through matrix products a distance would depend on the batch, and so might the choice of starts.
     exactly = "donot_use_mm_for_euclid_dist"
     return torch.cdist(images.flatten(1), others.flatten(1), p=2 if norm == "l2" else math.inf, compute_mode=exactly)
 

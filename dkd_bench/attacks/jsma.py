@@ -180,6 +180,7 @@ class _Search:
             x = x.detach().requires_grad_(differentiated)
             logits = self._target(x)
             answers = logits.detach().argmax(dim=1)
+            # A success ends its search: a batch of nothing else needs no derivatives, which cost the most.
             done = bool(accepted.gather(1, answers.unsqueeze(1)).all()) if differentiated else True
             pieces.append(_Slopes(answers, *(_no_slopes(x, classes) if done else self._slopes(logits, x, classes))))
         return _Slopes(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
@@ -192,6 +193,7 @@ class _Search:
         """Keep the points that are a success and better than what was found before."""
         success = self._accepted[owners, answers]
         points, owners, ranks = points[success], owners[success], ranks[success]
+        # Several searches of one image may succeed at once; the class in the rank makes one of them the best.
         self._ranks.scatter_reduce_(0, owners, ranks, "amin")
         best = ranks == self._ranks[owners]
         self._found[owners[best]] = points[best]
@@ -220,6 +222,7 @@ class _Search:
         up = self._settings.increase
         flat = points.flatten(1)
         roomy = flat < 1 - self._settings.room if up else flat > self._settings.room
+        # A derivative that overflowed says nothing of its value.
         free = roomy & (aimed + others).isfinite()
         toward, against = (each.where(free, -torch.inf) for each in ((aimed, -others) if up else (-aimed, others)))
         pairs, there = best_pairs(toward, against) if self._settings.logits else steepest_pairs(toward)

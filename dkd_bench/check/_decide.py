@@ -114,6 +114,7 @@ def _test(sample: Sample) -> _Tested:
     means = [(_mean(new), _mean(reference)) for new, reference in sample.pairs]
     less = [paired_difference(new, reference, alternative="less") for new, reference in sample.pairs]
     more = [paired_difference(new, reference, alternative="greater") for new, reference in sample.pairs]
+    # The nearest run is what people are shown; the one that speaks most against a change decides.
     nearest = min(range(len(means)), key=lambda each: abs(means[each][0] - means[each][1]))
     return _Tested(
         nearest=less[nearest],

@@ -83,7 +83,7 @@ class Reference(Record):
     def _whole(self) -> Reference:
         keys = [cell.key for cell in self.cells]
         if len(set(keys)) < len(keys):
-            raise ValueError(f"the cell {twice(keys)} stands in it twice")
+            raise ValueError(f"the cell {first_repeated(keys)} stands in it twice")
         for cell in self.cells:
             if len(cell.runs) != len(self.runs):
                 raise ValueError(f"the cell {cell.key} must have {len(self.runs)} runs, has {len(cell.runs)}")
@@ -100,6 +100,6 @@ class Reference(Record):
         return tuple(unpacked(each.survived, n=self.dataset.n, draws=cell.draws) for each in cell.runs)
 
 
-def twice(keys: list[CellKey]) -> CellKey:
+def first_repeated(keys: list[CellKey]) -> CellKey:
     """Return the first key that is in ``keys`` again."""
     return next(key for position, key in enumerate(keys) if key in keys[:position])

@@ -17,7 +17,7 @@ from dkd_bench.check._records import (
     ReferenceDataset,
     ReferenceDefense,
     ReferenceRun,
-    twice,
+    first_repeated,
 )
 from dkd_bench.errors import ConfigError, FieldName, IncompleteRunError, StoreError
 from dkd_bench.records import CellKey, CellRecord, Fraction, RunRecord
@@ -145,7 +145,7 @@ def cells_with_a_number(run: RunRecord, *, dataset: str) -> dict[CellKey, CellRe
     """
     keys = [cell.key.with_dataset(dataset) for cell in run.cells]
     if len(set(keys)) < len(keys):
-        raise ConfigError(f"the cell {twice(keys)} stands twice in the run; make the run again")
+        raise ConfigError(f"the cell {first_repeated(keys)} stands twice in the run; make the run again")
     return {key: cell for key, cell in zip(keys, run.cells, strict=True) if cell.status == "ok"}
 
 
@@ -189,10 +189,10 @@ def flags_of(run: RunRecord, defense: str) -> tuple[str, ...]:
 
 def _check_only_seeds_differ(runs: Sequence[RunRecord]) -> None:
     """Raise ConfigError unless the runs are of one request but for the training seed, and no two of one seed."""
-    first = _words(runs[0])
+    first = _request_but_seed(runs[0])
     seen: dict[int, int] = {}
     for number, run in enumerate(runs, start=1):
-        words = _words(run)
+        words = _request_but_seed(run)
         odd = next((name for name in {**first, **words} if first.get(name) != words.get(name)), None)
         if odd is not None:
             raise ConfigError(
@@ -211,7 +211,7 @@ def _check_only_seeds_differ(runs: Sequence[RunRecord]) -> None:
         seen[seed] = number
 
 
-def _words(run: RunRecord) -> dict[str, Any]:
+def _request_but_seed(run: RunRecord) -> dict[str, Any]:
     """Return all that a run was asked for, but for the training seed."""
     manifest = run.manifest
     settings = {f"settings of {name!r}": defense.settings for name, defense in manifest.defenses.items()}

@@ -82,46 +82,46 @@ class EvidenceReplay:
         crafts = [self._images(cell, run, places) for places in cell.runs[run].evidence]
         if not crafts:
             raise EvidenceError(f"the reference names no evidence of {cell.key}")
-        defense = self._bench.subjects.defenses[cell.key.defense].defense
-        seed = self._bench.request.seed
-        scorer = TrialScorer(defense, self._bench.threat_models[cell.key.threat_model], cell.key.budget, seed=seed)
+        defense = self._prepared.subjects.defenses[cell.key.defense].defense
+        seed = self._prepared.request.seed
+        scorer = TrialScorer(defense, self._prepared.threat_models[cell.key.threat_model], cell.key.budget, seed=seed)
         start = 0
         for number, images in enumerate(zip(*crafts, strict=True)):
             chunk = self._chunk(number, start, len(images[0]))
             crafted = {f"target {place}": each.to(chunk.images.device) for place, each in enumerate(images, start=1)}
             scorer.add(chunk, decided(defense, chunk.images, seed=seed), crafted)
             start += len(images[0])
-        if start != len(self._bench.images):
-            raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._bench.images)}")
+        if start != len(self._prepared.images):
+            raise EvidenceError(f"the evidence of {cell.key} is of {start} images, not of {len(self._prepared.images)}")
         return {rule: score.images.shares for rule, score in scorer.scores().items()}
 
     @cached_property
-    def _prepared(self) -> Prepared | EvidenceError:
-        """What the run worked with, or why it cannot be had: tried once for all cells."""
+    def _preparation(self) -> Prepared | EvidenceError:
+        """Networks and images of the run, or why they cannot be had: tried once for all cells."""
         manifest = self._record.manifest
         request = RunRequest.from_json(manifest.request, device=self._device, data_root=self._data_root)
         try:
-            bench = prepare(request, self._progress)
+            prepared = prepare(request, self._progress)
         except (DatasetError, PluginError, StoreError) as error:
             return EvidenceError("the run's weights cannot be had here: ", error.sentence)
-        here = (bench.subjects.dataset_digest, tuple(bench.images.indices.tolist()))
+        here = (prepared.subjects.dataset_digest, tuple(prepared.images.indices.tolist()))
         if here != (manifest.dataset.digest, manifest.dataset.indices):
             return EvidenceError("the images here are not those of the run; check where it was made")
         for name, defense in manifest.defenses.items():
-            trained = bench.subjects.defenses.get(name)
+            trained = prepared.subjects.defenses.get(name)
             if trained is None or trained.sha256 != defense.weights_sha256:
                 return EvidenceError(f"the weights of {name!r} here are not those of the run; check where it was made")
-        return bench
+        return prepared
 
     @property
-    def _bench(self) -> Prepared:
-        if isinstance(self._prepared, EvidenceError):
-            raise self._prepared
-        return self._prepared
+    def _prepared(self) -> Prepared:
+        if isinstance(self._preparation, EvidenceError):
+            raise self._preparation
+        return self._preparation
 
     def _chunk(self, number: int, start: int, n: int) -> Chunk:
-        images, labels = self._bench.subjects.dataset.test.batch(self._bench.images.indices[start : start + n])
-        device = self._bench.subjects.device
+        images, labels = self._prepared.subjects.dataset.test.batch(self._prepared.images.indices[start : start + n])
+        device = self._prepared.subjects.device
         return Chunk(number=number, images=images.to(device), labels=labels.to(device))
 
     def _images(self, cell: ReferenceCell, run: int, places: Sequence[int]) -> list[Tensor]:

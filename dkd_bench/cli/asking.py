@@ -40,7 +40,7 @@ def asking(
     """
     hints = get_type_hints(request)
     asked = {
-        name: _Asked(name=name, field=field, word=instead.get(name, word), hint=hints[name])
+        name: _FieldOption(name=name, field=field, word=instead.get(name, word), hint=hints[name])
         for name, (field, word) in words_of(request).items()
         if name not in without and name not in fixed
     }
@@ -63,7 +63,7 @@ def asking(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _FieldOption:
     """Field of a request as an option, or an argument, of a command."""
 
     name: str

@@ -78,7 +78,7 @@ class InstalledCommand(TyperCommand):
                 f"{called} should be a function with typer's annotations, got {_kind(function)}; register a function"
             )
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(self.name)(_answered_for(function, called))
+        app.command(self.name)(_named_failures(function, called))
         try:
             return get_command(app)
         except Exception as error:
@@ -94,7 +94,7 @@ def _kind(value: object) -> str:
     return "a coroutine function" if iscoroutinefunction(value) else f"a {type(value).__name__}"
 
 
-def _answered_for(function: Callable[..., Any], called: str) -> Callable[..., int | None]:
+def _named_failures(function: Callable[..., Any], called: str) -> Callable[..., int | None]:
     """Return ``function`` with its failures named after the plugin: they are no bugs of the harness.
 
     Errors that users are meant to read, wrong words and the ways to leave a command pass as they are.

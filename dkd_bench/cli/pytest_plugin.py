@@ -309,8 +309,8 @@ def robustness_reference(request: pytest.FixtureRequest) -> Callable[..., Robust
         from dkd_bench.check import Rule, load_reference
 
         __tracebackhide__ = True
-        told = {"alpha": alpha, "tolerance": tolerance}
-        limits = {name: value for name, value in told.items() if value is not None}
+        given = {"alpha": alpha, "tolerance": tolerance}
+        limits = {name: value for name, value in given.items() if value is not None}
         file = request.path.parent / path
         try:
             return RobustnessReference(

@@ -94,22 +94,22 @@ def doubt(
         progress: where challenging reports to.
         challenged: whether anything is attacked again.
     """
-    quiet = list(doubt_unattacked(prepared, cells, evidence))
+    unattacked = list(doubt_unattacked(prepared, cells, evidence))
     if not challenged:
-        return Doubts(raised=tuple(quiet))
+        return Doubts(raised=tuple(unattacked))
     challenger = Challenger(prepared, crafter)
     task = progress.start("challenging the attacks", len(prepared.subjects.defenses))
-    loud: list[Doubt] = []
+    attacked: list[Doubt] = []
     failed = False
     for name in prepared.subjects.defenses:
         found = challenger.challenge(name, [cell for cell in cells if cell.defense == name])
         failed = failed or found.failed
-        loud += [
+        attacked += [
             Doubt(flag=each.flag, source="challenges", defense=name, cell=None if each.cell is None else each.cell.key)
             for each in found.raised
         ]
         task.advance(note=name)
-    return Doubts(raised=_in_order(quiet, loud), failed=failed, unused=frozenset(challenger.keys))
+    return Doubts(raised=_in_order(unattacked, attacked), failed=failed, unused=frozenset(challenger.keys))
 
 
 def doubt_interrupted(
@@ -145,12 +145,12 @@ def doubt_state(prepared: Prepared, first: Mapping[str, Mapping[str, Tensor]]) -
             yield Doubt(flag=flag, source="run", defense=name)
 
 
-def _in_order(quiet: Sequence[Doubt], loud: Sequence[Doubt]) -> tuple[Doubt, ...]:
+def _in_order(unattacked: Sequence[Doubt], attacked: Sequence[Doubt]) -> tuple[Doubt, ...]:
     """Return the doubts in the order in which records hold them: of answers, of attacks, then of numbers."""
     return (
-        *(each for each in quiet if each.source == "answers"),
-        *loud,
-        *(each for each in quiet if each.source == "numbers"),
+        *(each for each in unattacked if each.source == "answers"),
+        *attacked,
+        *(each for each in unattacked if each.source == "numbers"),
     )
 
 

@@ -18,7 +18,7 @@ PROBED_IMAGES = 16
 SEED = 20
 MOST_WITHOUT_GRADIENT = 0.1
 """Share of images that may be without gradient: a few saturated ones occur on honest networks too."""
-MOST_LED_NOWHERE = 0.5
+MOST_MISLED = 0.5
 """Share of images on which a step along the gradient may do no better than the best of some random ones."""
 STEP = 0.05
 """Length in Linf of the steps along the gradient, and of the random ones."""
@@ -61,10 +61,10 @@ def _gradient_flags(surrogates: Mapping[str, nn.Module], images: Tensor, *, rand
     gradients = gradients_of(surrogates, images)
     found = []
     led = () if randomized else surrogates.items()
-    astray = min((_led_nowhere(module, images, gradients[name]) for name, module in led), default=0.0)
-    if astray > MOST_LED_NOWHERE:
-        detail = f"no better than {RANDOM_STEPS} random steps on {100 * astray:.0f} % of the images that have one"
-        found.append(FlagRecord(name=MISLEADING, detail=detail, share=astray))
+    misled = min((_misled_share(module, images, gradients[name]) for name, module in led), default=0.0)
+    if misled > MOST_MISLED:
+        detail = f"no better than {RANDOM_STEPS} random steps on {100 * misled:.0f} % of the images that have one"
+        found.append(FlagRecord(name=MISLEADING, detail=detail, share=misled))
     blind = without_gradient(gradients)
     if blind > MOST_WITHOUT_GRADIENT:
         detail = f"no surrogate has a gradient on {round(blind * len(images))} of {len(images)} clean images"
@@ -101,8 +101,9 @@ def gradients_of(surrogates: Mapping[str, nn.Module], images: Tensor) -> dict[st
 
 
 @torch.no_grad()
-def _led_nowhere(module: nn.Module, images: Tensor, gradient: Tensor) -> float:
+def _misled_share(module: nn.Module, images: Tensor, gradient: Tensor) -> float:
     """Return on what share of the images with a gradient a step along it does no better than random ones."""
+    # Images without a finite gradient have flags of their own: counted here too, they would raise two for one cause.
     led = ~_is_zero(gradient) & torch.isfinite(gradient).flatten(1).all(dim=1)
     if not led.any():
         return 0.0

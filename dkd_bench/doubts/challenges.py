@@ -18,7 +18,7 @@ from dkd_bench.attacks import Attack, AttackMeta
 from dkd_bench.budget import Budget, project
 from dkd_bench.data import Chunk
 from dkd_bench.defense import ABSTAIN, Defense
-from dkd_bench.doubts.contradictions import lost_to_the_weaker, sees_everything, worst_shares
+from dkd_bench.doubts.contradictions import count_lost_to_weaker, sees_everything, worst_shares
 from dkd_bench.errors import DkdBenchError
 from dkd_bench.records import CellRecord, FlagRecord, Outcome
 from dkd_bench.records.flags import ATTACK_ERROR, MORE_STEPS, NOISE, UNBOUNDED
@@ -131,7 +131,7 @@ class Challenger:
         crafted = self._crafted(name, cell, doubled, Budget(norm=cell.norm, eps=cell.eps), rows)
         lost = _lost(cells, rows, self._survival(name, crafted, rows)[cell.decision])
         detail = f"{lost} of {len(rows)} images that stood everything fall to {cell.attack} with twice the {effort}"
-        return told_if_sure(MORE_STEPS, detail, lost=lost, looked_at=len(rows), cells=cells, cell=cell)
+        return flag_if_significant(MORE_STEPS, detail, lost=lost, looked_at=len(rows), cells=cells, cell=cell)
 
     def _noise(self, name: str, cells: Sequence[CellRecord]) -> list[Raised]:
         """Show the defence random points of the budget for images that stood everything."""
@@ -150,12 +150,13 @@ class Challenger:
         least = stands.mean(dim=0) if cell.survival is not None else stands.amin(dim=0)
         lost = _lost(cells, rows, least)
         detail = f"{lost} of {len(rows)} images that stood everything fall to {NOISE_DRAWS} random points of the budget"
-        return told_if_sure(NOISE, detail, lost=lost, looked_at=len(rows), cells=cells, cell=cell)
+        return flag_if_significant(NOISE, detail, lost=lost, looked_at=len(rows), cells=cells, cell=cell)
 
     def _crafted(self, name: str, cell: CellRecord, attack: Attack, budget: Budget, rows: Sequence[int]) -> Tensor:
         """Return images crafted on the target of ``cell`` that did the defence most harm, found again or made."""
         craft = self._strongest_craft(name, cell)
         changes = {"norm": budget.norm, "eps": budget.eps, "rows": list(rows)}
+        # The key knows the attack's code, the seed only its parameters: other code searches from the same points.
         key = digest_json({**changes, "challenge": craft.keys, "attack": attack.identity()})
         seed = seed_from({**changes, "challenge": craft.seeds, "parameters": attack.identity()["parameters"]})
         self.keys.add(key)
@@ -181,8 +182,8 @@ class Challenger:
         answers = decided(defense, images, seed=self._prepared.request.seed)
         truth = self._prepared.images.at(rows)[1].cpu()
         return {
-            rule: ((told == truth) | (defense.meta.abstains & (told == ABSTAIN))).double().mean(dim=0)
-            for rule, told in answers.items()
+            rule: ((labels == truth) | (defense.meta.abstains & (labels == ABSTAIN))).double().mean(dim=0)
+            for rule, labels in answers.items()
         }
 
 
@@ -195,13 +196,15 @@ def noise_within(images: Tensor, budget: Budget, *, generator: torch.Generator) 
     if budget.norm == "l2":
         length = noise.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
         return project(images, images + budget.eps * noise / length, budget)
+    # Noise as the image itself: in L0 the projection keeps the few largest changes and takes the others back.
     return project(images, noise, budget)
 
 
-def told_if_sure(
+def flag_if_significant(
     name: str, detail: str, *, lost: int, looked_at: int, cells: Sequence[CellRecord], cell: CellRecord
 ) -> list[Raised]:
     """Return the flag if images lost at such a rate are sure to take more accuracy than is tolerated; one is luck."""
+    # Only some of the images that stand were attacked again: the rate's lower bound is carried over to all of them.
     at_least = wilson_interval(lost, looked_at)[0] * len(_standing(cells)) / cell.n
     if lost < 2 or at_least <= TOLERATED_LOSS:
         return []
@@ -216,7 +219,7 @@ def _standing(cells: Sequence[CellRecord]) -> list[int]:
 def _lost(cells: Sequence[CellRecord], rows: Sequence[int], survived: Tensor) -> int:
     """Return how many of the images in ``rows``, which stood all of ``cells``, survive no longer."""
     before = worst_shares(cells)
-    return lost_to_the_weaker([before[row] for row in rows], survived.tolist())
+    return count_lost_to_weaker([before[row] for row in rows], survived.tolist())
 
 
 def _by_rule_and_budget(cells: Sequence[CellRecord]) -> list[list[CellRecord]]:

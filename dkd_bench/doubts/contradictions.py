@@ -22,7 +22,7 @@ TOLERATED_IMAGES = 2
 TRANSFER_GAP = 0.2
 """Share of images fooled on the surrogate alone from which on it is another classifier than the defence; of a
 randomised defence twice as much, since one draw of its surrogate is held against many of its own."""
-TELLING_FALL = 0.05
+MIN_FALL = 0.05
 """Accuracy that an attack must have taken at one eps before it is asked to take more at twice as much."""
 CHANCE = 0.1
 """Accuracy below which nobody expects it to fall any further."""
@@ -62,7 +62,7 @@ def contradictions(
         yield from _row_flags(row, seen_whole, attacks, evidence)
 
 
-def lost_to_the_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
+def count_lost_to_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
     """Return how many images stand what is stronger and fall to what is weaker.
 
     Of shares of draws those count that differ by more than half; and no more than the means differ by, since of a
@@ -75,7 +75,7 @@ def lost_to_the_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
     return min(count, max(0, round(fsum(differences))))
 
 
-def tells(count: int, n: int) -> bool:
+def exceeds_chance(count: int, n: int) -> bool:
     """Return whether so many of ``n`` images are more than chance explains."""
     return count > max(TOLERATED_IMAGES, TOLERATED_SHARE * n)
 
@@ -131,8 +131,8 @@ def _single_step(cells: Sequence[CellRecord], attacks: Mapping[str, AttackMeta])
     *others, last = sorted(cell.attack for cell in iterative)
     stood = f"{', '.join(others)} and {last} together do not" if others else f"{last} does not"
     for weak in (cell for cell in cells if attacks[cell.attack].single_step):
-        count = lost_to_the_weaker(worst, weak.shares)
-        if tells(count, weak.n):
+        count = count_lost_to_weaker(worst, weak.shares)
+        if exceeds_chance(count, weak.n):
             detail = f"{weak.attack} fools {count} of {weak.n} images that {stood}"
             yield strongest, FlagRecord(name=SINGLE_STEP, detail=detail, share=count / weak.n)
 
@@ -150,13 +150,13 @@ def _not_falling(cells: Sequence[CellRecord]) -> Raised:
         assert small.eps is not None, "fixed attacks have a budget"
         assert large.eps is not None, "fixed attacks have a budget"
         before, after = _answered_right(small), _answered_right(large)
-        count = lost_to_the_weaker(after, before)
-        if tells(count, large.n):
+        count = count_lost_to_weaker(after, before)
+        if exceeds_chance(count, large.n):
             detail = f"{count} of {large.n} images fall to {small.attack} at eps {small.eps:g} and stand {large.eps:g}"
             yield large, FlagRecord(name=NOT_FALLING, detail=detail, share=count / large.n)
             continue
         accuracy = sum(before) / small.n
-        works = small.clean_accuracy is not None and accuracy <= small.clean_accuracy - TELLING_FALL
+        works = small.clean_accuracy is not None and accuracy <= small.clean_accuracy - MIN_FALL
         if works and large.eps >= 2 * small.eps and sum(after) >= sum(before) and accuracy > CHANCE:
             detail = f"{100 * accuracy:.1f} % stand {small.attack} at eps {small.eps:g}, and no fewer at {large.eps:g}"
             yield large, FlagRecord(name=NOT_FALLING, detail=detail)
@@ -202,9 +202,9 @@ def _black_box(cells: Sequence[CellRecord], seen_whole: Callable[[CellRecord], b
     if not white or not other:
         return
     worst = worst_shares(white)
-    count = lost_to_the_weaker(worst, worst_shares(other))
-    if tells(count, white[0].n):
-        by = max(other, key=lambda cell: lost_to_the_weaker(worst, cell.shares))
+    count = count_lost_to_weaker(worst, worst_shares(other))
+    if exceeds_chance(count, white[0].n):
+        by = max(other, key=lambda cell: count_lost_to_weaker(worst, cell.shares))
         detail = (
             f"{count} of {by.n} images fall only to examples made with less sight, "
             f"most of them to {by.attack} ({by.threat_model})"

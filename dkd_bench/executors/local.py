@@ -49,6 +49,7 @@ def crafted_ahead(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft,
     with _workers(prepared, crafter.store, jobs, workers) as processes:
         alive = True
         while alive:
+            # Asked before the store is looked at, so that the last worker's last file is seen too.
             alive = any(process.is_alive() for process in processes)
             for key in [key for key in pending if crafter.store.path(key).is_file()]:
                 yield pending.pop(key)
@@ -91,6 +92,7 @@ def _worker_count(prepared: Prepared, jobs: Sequence[Job]) -> int:
 
 @contextmanager
 def _workers(prepared: Prepared, store: TensorStore, jobs: Sequence[Job], count: int) -> Iterator[list[Any]]:
+    # Not fork: a child of a process in which torch has threads may wait for one of them for ever.
     context = get_context("spawn")
     taken = context.Value("i", 0)
     arguments = (prepared.request, prepared.plan_digest, store, list(jobs), taken, os.getpid())
@@ -110,10 +112,12 @@ def _work(
     request: RunRequest, plan_digest: str, store: TensorStore, jobs: list[Job], taken: Synchronized[int], parent: int
 ) -> None:
     """Take one job after the other until none is left or the run is gone."""
+    # The run handles an interruption, and ends its workers by an exception that takes half-written files away.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     torch.set_num_threads(1)
     prepared = prepare(request, SilentProgress())
+    # Code that was edited since the run began would craft under keys that nobody waits for.
     if prepared.plan_digest != plan_digest:
         return
     crafter = Crafter(store)

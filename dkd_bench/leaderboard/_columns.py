@@ -33,7 +33,7 @@ class Column(Generic[LineT]):
     """Meaning of the title; empty where the title says so itself."""
     shown: Callable[[Group], bool] = _always
     """Whether a group has anything to say in it; a column without any text is left out all the same."""
-    of_words: bool = False
+    is_text: bool = False
     """Whether it holds words: such columns come first and are set to the left, numbers to the right."""
 
 
@@ -49,15 +49,15 @@ class Detail:
     passes: str = ""
 
 
-RUN: Column[Row] = Column(title="run", text=lambda row: row.run, of_words=True)
-DEFENCE: Column[Row] = Column(title="defence", text=lambda row: row.defense + mark_of(row.decision), of_words=True)
+RUN: Column[Row] = Column(title="run", text=lambda row: row.run, is_text=True)
+DEFENCE: Column[Row] = Column(title="defence", text=lambda row: row.defense + mark_of(row.decision), is_text=True)
 RULE: Column[Row] = Column(
     title="rule",
     text=lambda row: row.decision,
-    of_words=True,
+    is_text=True,
     legend=f"rule: how the members' votes become one label; {_MARKS}.",
 )
-RANK: Column[Row] = Column(title="#", text=lambda row: _count(row.rank), of_words=True)
+RANK: Column[Row] = Column(title="#", text=lambda row: _count(row.rank), is_text=True)
 CLEAN: Column[Row] = Column(title="clean", text=lambda row: percent(row.clean))
 WORST_OF_ALL: Column[Row] = Column(
     title="worst of all",
@@ -91,7 +91,7 @@ LSS: Column[Row] = Column(
     "their scale, and in parentheses over their RMS radius.",
     shown=lambda group: any(row.separation is not None for row in group.rows),
 )
-EXAMPLES: Column[Detail] = Column(title="examples", text=lambda detail: detail.examples, of_words=True)
+EXAMPLES: Column[Detail] = Column(title="examples", text=lambda detail: detail.examples, is_text=True)
 WORST: Column[Detail] = Column(title="worst", text=lambda detail: detail.worst)
 PASSES: Column[Detail] = Column(
     title="passes",
@@ -112,13 +112,13 @@ def ranking_table(group: Group, *, labelled: bool) -> str:
     note: Column[Row] = Column(title="note", text=lambda row: numbers.get(id(row), ""))
     by_threat_model = [_under(name) for name in group.threat_models]
     judged = (WORST_OF_ALL, TO_THE_FIRST, FAILED, ABSTAINED, LSS, note)
-    return _table(group, (RANK, *who(labelled=labelled), CLEAN, *by_threat_model, *judged), group.rows)
+    return _table(group, (RANK, *row_name_columns(labelled=labelled), CLEAN, *by_threat_model, *judged), group.rows)
 
 
 def details_table(group: Group, *, labelled: bool) -> str:
     """Return how each row stood against each attack, with the means where those are reported."""
     columns = (
-        *(_of_row(column) for column in who(labelled=labelled)),
+        *(_of_row(column) for column in row_name_columns(labelled=labelled)),
         EXAMPLES,
         WORST,
         *(_by_attack(name) for name in group.attacks),
@@ -127,7 +127,7 @@ def details_table(group: Group, *, labelled: bool) -> str:
     return _table(group, columns, [detail for row in group.rows for detail in _details(group, row)])
 
 
-def who(*, labelled: bool) -> tuple[Column[Row], ...]:
+def row_name_columns(*, labelled: bool) -> tuple[Column[Row], ...]:
     """Return the columns that name a row; that of its run where several are told apart."""
     return (replace(RUN, shown=lambda group: labelled), DEFENCE, RULE)
 
@@ -146,7 +146,7 @@ def mean_over(score: ThreatModelScore) -> str:
 def _table(group: Group, columns: Iterable[Column[LineT]], lines: Sequence[LineT]) -> str:
     shown = [column for column in columns if column.shown(group)]
     texts = [[column.text(line) for column in shown] for line in lines]
-    return table([column.title for column in shown], texts, left=sum(column.of_words for column in shown))
+    return table([column.title for column in shown], texts, left=sum(column.is_text for column in shown))
 
 
 def _under(threat_model: str) -> Column[Row]:
@@ -162,7 +162,7 @@ def _of_row(column: Column[Row]) -> Column[Detail]:
         title=column.title,
         text=lambda detail: column.text(detail.row),
         shown=column.shown,
-        of_words=column.of_words,
+        is_text=column.is_text,
     )
 
 
@@ -184,8 +184,8 @@ def _details(group: Group, row: Row) -> list[Detail]:
                 passes=f"{passes:,.0f}",
             )
         )
-        told = {each.attack: each.mean_over_candidates for each in score.attacks}
-        means = {attack: percent(mean) for attack, mean in told.items() if mean is not None}
+        candidate_means = {each.attack: each.mean_over_candidates for each in score.attacks}
+        means = {attack: percent(mean) for attack, mean in candidate_means.items() if mean is not None}
         if means and mean_over(score):
             lines.append(Detail(row=row, examples=f"- mean of {mean_over(score)}", worst="", by_attack=means))
     return lines

@@ -18,7 +18,7 @@ from dkd_bench.leaderboard._columns import (
 from dkd_bench.leaderboard._table import one_line
 from dkd_bench.threats import STANDARD, facts_of, in_reading_order, sees_whole
 
-_ALONE = ("whole",)
+_ITSELF = ("whole",)
 """Surrogates of a single network that hides nothing: itself alone."""
 _UNKNOWN = "a threat model that is not installed here, so this board cannot say what its adversary sees."
 
@@ -45,7 +45,7 @@ def legend_lines(board: Board) -> list[str]:
             "not how robust a defence is; wrong: images lost that were right when clean; median norm: of "
             "the changes that did it."
         )
-    lines += sorted({_adversary(row) for row in rows if row.surrogates and (row.abstains or row.surrogates != _ALONE)})
+    lines += sorted({_adversary(row) for row in rows if row.surrogates and (row.abstains or row.surrogates != _ITSELF)})
     if any(row.clean_rejected is not None for row in rows):
         lines.append(
             "accepted: accuracy on images that are not rejected; under attack, of those right when clean. "
@@ -73,14 +73,14 @@ def _whom_to_trust(trusted: Sequence[str]) -> str:
 
 def _legend_of_environments(board: Board) -> list[str]:
     """Return what tells apart the environments of the runs; nothing where they were all computed alike."""
-    told = {run.label: run.environment for run in board.runs}
-    names = dict.fromkeys(name for environment in told.values() for name in environment)
-    differ = [name for name in names if len({environment.get(name) for environment in told.values()}) > 1]
+    environments = {run.label: run.environment for run in board.runs}
+    names = dict.fromkeys(name for environment in environments.values() for name in environment)
+    differ = [name for name in names if len({environment.get(name) for environment in environments.values()}) > 1]
     if not differ:
         return []
     by_run = "; ".join(
         f"{one_line(label)} " + ", ".join(f"{name} {one_line(environment.get(name, 'unknown'))}" for name in differ)
-        for label, environment in told.items()
+        for label, environment in environments.items()
     )
     return [
         f"Computed in several environments: {by_run}. The attacks are the same; trained weights, and images at the "

@@ -10,7 +10,7 @@ from dkd_bench.leaderboard._columns import (
     details_table,
     mean_over,
     ranking_table,
-    who,
+    row_name_columns,
 )
 from dkd_bench.leaderboard._external import render_published
 from dkd_bench.leaderboard._legend import legend_lines
@@ -110,7 +110,7 @@ def _seeds_table(group: Group) -> str:
 
 
 def _unbudgeted_table(group: Group, *, labelled: bool) -> str:
-    naming = [column for column in who(labelled=labelled) if column.shown(group)]
+    naming = [column for column in row_name_columns(labelled=labelled) if column.shown(group)]
     header = [*(column.title for column in naming), "examples", "attack", "clean", "accuracy", "wrong", "median norm"]
     lines = []
     for row in group.rows:

@@ -28,7 +28,7 @@ class Standing:
         return self.outcomes is not None and self.row.trust == "accepted"
 
 
-def in_order(standings: Sequence[Standing]) -> tuple[Row, ...]:
+def rows_in_order(standings: Sequence[Standing]) -> tuple[Row, ...]:
     """Return the rows with their ranks, the best first, what has none last.
 
     A row's rank is one more than the number of rows that are surely better: where the 95 % interval of the paired

@@ -19,7 +19,7 @@ from dkd_bench.leaderboard._board import (
     Status,
     ThreatModelScore,
 )
-from dkd_bench.leaderboard._order import Standing, Training, in_order, seed_spreads
+from dkd_bench.leaderboard._order import Standing, Training, rows_in_order, seed_spreads
 from dkd_bench.records import (
     CellRecord,
     DatasetRecord,
@@ -58,12 +58,12 @@ class _RowKey(NamedTuple):
     run: str
 
 
-class _Try(NamedTuple):
+class _AttackKey(NamedTuple):
     threat_model: str
     attack: str
 
 
-_Cells = dict[_Try, CellRecord]
+_Cells = dict[_AttackKey, CellRecord]
 
 
 def rank_runs(runs: Sequence[tuple[str, RunRecord | LoadedRun]], *, strict_environment: bool = False) -> Board:
@@ -92,7 +92,7 @@ def rank_runs(runs: Sequence[tuple[str, RunRecord | LoadedRun]], *, strict_envir
             _check_cell(cell, record, label)
             key = _group_key(record, cell, indices_digest)._replace(environment=environment)
             cells = groups[key][_RowKey(cell.defense, cell.decision, label)]
-            if cells.setdefault(_Try(cell.threat_model, cell.attack), cell) is not cell:
+            if cells.setdefault(_AttackKey(cell.threat_model, cell.attack), cell) is not cell:
                 raise EvidenceError(f"run {label!r} has two cells for {cell.key}; expected one, make the run again")
     return Board(
         runs=tuple(_summary(label, loaded[label].record) for label in sorted(loaded)),
@@ -105,12 +105,12 @@ def _check_cell(cell: CellRecord, record: RunRecord, label: str) -> None:
     if cell.status != "ok":
         return
     n = record.manifest.dataset.n
-    told = {cell.n, len(cell.outcomes)}
+    lengths = {cell.n, len(cell.outcomes)}
     got = f"{len(cell.outcomes)} outcomes"
     if cell.survival is not None:
-        told.add(len(cell.survival))
+        lengths.add(len(cell.survival))
         got += f" and {len(cell.survival)} shares"
-    if told != {n}:
+    if lengths != {n}:
         raise EvidenceError(
             f"run {label!r}: {cell.key} should tell of {n} images, got {got} for n = {cell.n}; "
             "the record was damaged or edited, make the run again"
@@ -161,7 +161,7 @@ def _summary(label: str, record: RunRecord) -> RunSummary:
 
 def _group(key: _GroupKey, cells: Mapping[_RowKey, _Cells], runs: Mapping[str, LoadedRun]) -> Group:
     defenses = {row: runs[row.run].record.manifest.defenses.get(row.defense) for row in cells}
-    rows = in_order(
+    rows = rows_in_order(
         [
             _standing(
                 row,
@@ -198,7 +198,7 @@ def _training(record: RunRecord, defense: DefenseRecord) -> Training:
 
 def _expected(
     row: _RowKey, cells: Mapping[_RowKey, _Cells], defenses: Mapping[_RowKey, DefenseRecord | None]
-) -> set[_Try]:
+) -> set[_AttackKey]:
     """Return what a row must have stood to be compared with the others of its group.
 
     That is every threat model of the group, and in it the attacks of the rows of its kind: an attack made for
@@ -217,7 +217,7 @@ def _standing(
     defense: DefenseRecord | None,
     *,
     doubt: FlagRecord | None,
-    expected: Collection[_Try],
+    expected: Collection[_AttackKey],
     ranks: bool,
 ) -> Standing:
     names = in_reading_order({each.threat_model for each in expected})
@@ -273,7 +273,7 @@ def _share_right(clean: Interval | None, rejected: Interval | None) -> float | N
 
 
 def _threat_model(
-    name: str, cells: _Cells, expected: Collection[_Try], *, ranks: bool
+    name: str, cells: _Cells, expected: Collection[_AttackKey], *, ranks: bool
 ) -> tuple[ThreatModelScore, ImageOutcomes | None]:
     """Return the score, and the worst per image: ``None`` if an attack is missing or nothing is ranked."""
     tries = sorted(each for each in expected if each.threat_model == name)

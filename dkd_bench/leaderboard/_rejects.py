@@ -19,11 +19,11 @@ def render_rejects(group: Group, *, labelled: bool) -> str:
     for row in group.rows:
         if row.clean_rejected is None:
             continue
-        who = [row.run if labelled else "", row.defense]
+        name = [row.run if labelled else "", row.defense]
         clean = NOTHING if row.clean_accepted is None else percent(row.clean_accepted)
-        lines.append([*who, "none (clean)", "", percent_interval(row.clean_rejected), clean, ""])
+        lines.append([*name, "none (clean)", "", percent_interval(row.clean_rejected), clean, ""])
         for score in row.threat_models:
-            lines.extend([*who, score.threat_model, *_attacked(group, row, attack)] for attack in score.attacks)
+            lines.extend([*name, score.threat_model, *_attacked(group, row, attack)] for attack in score.attacks)
     return table(header, lines, left=4) if lines else ""
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dkd_bench.errors import ConfigError, DatasetError, DkdBenchError, EvidenceError, PluginError, UnknownNameError
 from dkd_bench.plots._curves import curves_figure, run_curves
-from dkd_bench.plots._evidence import EvidenceKept, LeftOutError
+from dkd_bench.plots._evidence import LeftOutError, RunEvidence
 from dkd_bench.plots._examples import examples_figure, gather_examples
 from dkd_bench.plots._latents import gather_latents, latents_figure
 from dkd_bench.plots._names import file_name
@@ -128,7 +128,7 @@ def _run_figures(
     """Yield the pictures of each defence of a run, with their names; a note in the log for each left out."""
     request = RunRequest.from_json(run.record.manifest.request, device=device, data_root=data_root)
     _check_weights(run.record)
-    kept = EvidenceKept(run.record, run.folder, prepare(request, progress))
+    kept = RunEvidence(run.record, run.folder, prepare(request, progress))
     task = progress.start(f"pictures of {run.label}", len(run.record.manifest.defenses) * len(_PICTURES))
     for defense in run.record.manifest.defenses:
         for called, picture in _PICTURES.items():
@@ -139,24 +139,24 @@ def _run_figures(
             task.advance(note=f"{defense} {called}")
 
 
-def _transfer(kept: EvidenceKept, defense: str) -> tuple[str, Figure]:
+def _transfer(kept: RunEvidence, defense: str) -> tuple[str, Figure]:
     return f"transfer-{file_name(defense)}", transfer_figure(gather_transfer(kept, defense))
 
 
-def _examples(kept: EvidenceKept, defense: str) -> tuple[str, Figure]:
+def _examples(kept: RunEvidence, defense: str) -> tuple[str, Figure]:
     data = gather_examples(kept, defense)
     figure = examples_figure(data.images, title=data.title)
     return f"examples-{file_name(defense)}-{file_name(data.threat_model)}", figure
 
 
-def _latents(kept: EvidenceKept, defense: str) -> tuple[str, Figure]:
+def _latents(kept: RunEvidence, defense: str) -> tuple[str, Figure]:
     try:
         return f"latents-{file_name(defense)}", latents_figure(gather_latents(kept, defense))
     except ConfigError as error:
         raise LeftOutError(f"no picture of the latents of {defense}: {error}") from error
 
 
-_PICTURES: Mapping[str, Callable[[EvidenceKept, str], tuple[str, Figure]]] = {
+_PICTURES: Mapping[str, Callable[[RunEvidence, str], tuple[str, Figure]]] = {
     "transfer": _transfer,
     "examples": _examples,
     "latents": _latents,

@@ -37,28 +37,30 @@ class KeptChunk:
 
 
 @final
-class EvidenceKept:
+class RunEvidence:
     """Evidence that is left of a run's crafts, found by the keys in its record."""
 
-    def __init__(self, record: RunRecord, folder: Path, bench: Prepared) -> None:
+    def __init__(self, record: RunRecord, folder: Path, prepared: Prepared) -> None:
         """Look in ``folder``, then in the cache.
 
         Raises:
-            EvidenceError: if images or weights of ``bench`` are not those of the record.
+            EvidenceError: if images or weights of ``prepared`` are not those of the record.
         """
         self.record = record
         self.folder = folder
-        self.bench = bench
+        self.prepared = prepared
         self._stores = (evidence_store(folder), crafts_store())
         self._check_ground()
 
     def trials(self, defense: str) -> list[Trial]:
         """Return the trials of a defence that have a number in the budget they were crafted under."""
-        return [trial for trial in self.bench.plan.trials if trial.defense == defense and self._cell(trial) is not None]
+        return [
+            trial for trial in self.prepared.plan.trials if trial.defense == defense and self._cell(trial) is not None
+        ]
 
     def fixed_first(self, trials: Iterable[Trial]) -> list[Trial]:
         """Return the trials within a budget, then those of minimum-norm attacks."""
-        return sorted(trials, key=lambda trial: self.bench.attacks[trial.attack].meta.kind != "fixed")
+        return sorted(trials, key=lambda trial: self.prepared.attacks[trial.attack].meta.kind != "fixed")
 
     def ground(self) -> str:
         """Return the dataset and the number of images, as titles name them."""
@@ -87,7 +89,7 @@ class EvidenceKept:
         cell = self._cell(trial)
         assert cell is not None, "only trials with a number are drawn"
         chunks = len(cell.evidence) // len(trial.crafts)
-        for chunk in self.bench.images.chunks():
+        for chunk in self.prepared.images.chunks():
             images: dict[str, Tensor] = {}
             covered = torch.ones(len(chunk.labels), dtype=torch.bool)
             for position, target in enumerate(trial.crafts):
@@ -107,9 +109,9 @@ class EvidenceKept:
 
     def _check_ground(self) -> None:
         """Raise EvidenceError unless images and weights are those of the record."""
-        manifest, trained = self.record.manifest, self.bench.subjects
+        manifest, trained = self.record.manifest, self.prepared.subjects
         self._expect("images", manifest.dataset.digest, trained.dataset_digest)
-        self._expect("positions of the images", manifest.dataset.indices, tuple(self.bench.images.indices.tolist()))
+        self._expect("positions of the images", manifest.dataset.indices, tuple(self.prepared.images.indices.tolist()))
         for name, defense in manifest.defenses.items():
             here = trained.defenses.get(name)
             found = here.sha256 if here else trained.failures.get(name, "there are none")

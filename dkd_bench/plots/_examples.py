@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense
 from dkd_bench.errors import ConfigError
-from dkd_bench.plots._evidence import EvidenceKept, KeptChunk, LeftOutError, attack_and_budget, crafted_under
+from dkd_bench.plots._evidence import KeptChunk, LeftOutError, RunEvidence, attack_and_budget, crafted_under
 from dkd_bench.plots._names import strongest_first
 from dkd_bench.plots._style import styled
 from dkd_bench.steps.plan import Trial
@@ -67,7 +67,7 @@ class _Shown:
     """Whether they were chosen among all images of the run."""
 
 
-def gather_examples(kept: EvidenceKept, name: str) -> ExamplesData:
+def gather_examples(kept: RunEvidence, name: str) -> ExamplesData:
     """Return a few images of a run under the strongest threat model of which there is evidence.
 
     Raises:
@@ -92,7 +92,7 @@ def gather_examples(kept: EvidenceKept, name: str) -> ExamplesData:
 
 
 @torch.no_grad()
-def _shown(kept: EvidenceKept, trial: Trial) -> _Shown:
+def _shown(kept: RunEvidence, trial: Trial) -> _Shown:
     """Return the first images, right when clean, that the trial broke, and the first that it did not."""
     shown = _Shown()
     for part in kept.chunks(trial):
@@ -105,14 +105,14 @@ def _shown(kept: EvidenceKept, trial: Trial) -> _Shown:
     return shown
 
 
-def _judged(kept: EvidenceKept, trial: Trial, part: KeptChunk) -> Iterator[tuple[ExampleImage, bool]]:
+def _judged(kept: RunEvidence, trial: Trial, part: KeptChunk) -> Iterator[tuple[ExampleImage, bool]]:
     """Yield the images of a chunk that are right when clean, as the worst candidate left them: whether broken."""
-    defense = kept.bench.subjects.defenses[trial.defense].defense
-    threat_model = kept.bench.threat_models[trial.threat_model]
+    defense = kept.prepared.subjects.defenses[trial.defense].defense
+    threat_model = kept.prepared.threat_models[trial.threat_model]
     clean, labels = part.chunk.images, part.chunk.labels.cpu()
     candidates = [images for _, images in threat_model.candidates(clean, part.images, crafted_under(trial))]
-    clean_answers = _answers(defense, clean, seed=kept.bench.request.seed)
-    answers = torch.stack([_answers(defense, images, seed=kept.bench.request.seed) for images in candidates])
+    clean_answers = _answers(defense, clean, seed=kept.prepared.request.seed)
+    answers = torch.stack([_answers(defense, images, seed=kept.prepared.request.seed) for images in candidates])
     lost = answers != labels
     if defense.meta.abstains:
         lost &= answers != ABSTAIN

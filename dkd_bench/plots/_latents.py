@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkd_bench.errors import ConfigError
-from dkd_bench.plots._evidence import EvidenceKept
+from dkd_bench.plots._evidence import RunEvidence
 from dkd_bench.plots._style import color, marker, styled
 from dkd_bench.separation.latents import LATENT_LAYER
 from dkd_bench.training import captured_latent
@@ -36,14 +36,14 @@ class LatentsData:
 
 
 @torch.no_grad()
-def gather_latents(kept: EvidenceKept, name: str) -> LatentsData:
+def gather_latents(kept: RunEvidence, name: str) -> LatentsData:
     """Return the latents of a defence's members on the clean images of its run.
 
     Raises:
         ConfigError: if a member has no layer of latents, or one that does not give one tensor.
     """
-    members = kept.bench.subjects.defenses[name].defense.members
-    chunks = list(kept.bench.images.chunks())
+    members = kept.prepared.subjects.defenses[name].defense.members
+    chunks = list(kept.prepared.images.chunks())
     return LatentsData(
         title=f"{name}: latents of the members, layer {LATENT_LAYER!r}, on clean images\n{kept.ground()}",
         latents={

@@ -21,7 +21,7 @@ from dkd_bench.sweep import Sweep, SweepPoint
 Measured = tuple[float, tuple[float, float] | None]
 """A value, and its interval if it has one."""
 
-_ALONE = "#333333"
+_SINGLE_SERIES_COLOR = "#333333"
 """Colour of a series that is alone in its panel, and of the levels beside it."""
 
 _PANEL_INCHES, _HEIGHT_INCHES = 2.6, 3.3
@@ -127,7 +127,7 @@ def sweep_figure(data: SweepFigureData) -> Figure:
         panel.set_xlabel(data.setting)
         for label, (shade, sign) in _looks(labels).items():
             _draw_series(panel, data, label, (shade, sign))
-            _draw_levels(panel, data, label, shade if len(labels) > 1 else _ALONE, bands=len(labels) == 1)
+            _draw_levels(panel, data, label, shade if len(labels) > 1 else _SINGLE_SERIES_COLOR, bands=len(labels) == 1)
     _add_legend(figure, data, panels)
     return figure
 
@@ -135,7 +135,7 @@ def sweep_figure(data: SweepFigureData) -> Figure:
 def _looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return colour and marker of each series of a panel; one alone needs none that means anything."""
     if len(labels) == 1:
-        return {labels[0]: (_ALONE, "o")}
+        return {labels[0]: (_SINGLE_SERIES_COLOR, "o")}
     return {label: (color(place), marker(place)) for place, label in enumerate(labels)}
 
 
@@ -173,7 +173,7 @@ def _add_legend(figure: Figure, data: SweepFigureData, panels: Mapping[str, tupl
     looks = {label: look for labels in panels.values() if len(labels) > 1 for label, look in _looks(labels).items()}
     handles = [Line2D([], [], color=shade, marker=sign, label=label) for label, (shade, sign) in looks.items()]
     handles += [
-        Line2D([], [], color=_ALONE, linestyle=dashes(position), linewidth=1.1, label=defense)
+        Line2D([], [], color=_SINGLE_SERIES_COLOR, linestyle=dashes(position), linewidth=1.1, label=defense)
         for position, defense in enumerate(data.levels, start=1)
     ]
     if handles or data.note:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor, nn
 
-from dkd_bench.plots._evidence import EvidenceKept, LeftOutError, attack_and_budget
+from dkd_bench.plots._evidence import LeftOutError, RunEvidence, attack_and_budget
 from dkd_bench.plots._style import styled
 from dkd_bench.threats.standalone import Standalone
 
@@ -36,14 +36,14 @@ class TransferData:
 
 
 @torch.no_grad()
-def gather_transfer(kept: EvidenceKept, name: str) -> TransferData:
+def gather_transfer(kept: RunEvidence, name: str) -> TransferData:
     """Return which member's examples fool which member of a defence, judged here on the evidence of its run.
 
     Raises:
         LeftOutError: if it has one member, no attack on single members has a number, or its evidence was not kept.
         EvidenceError: if the evidence is not the run's.
     """
-    defense = kept.bench.subjects.defenses[name].defense
+    defense = kept.prepared.subjects.defenses[name].defense
     members = list(defense.members)
     if len(members) < 2:
         raise LeftOutError(f"{name} has one member, so there is no transfer between members to draw")

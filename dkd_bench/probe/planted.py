@@ -326,6 +326,7 @@ def _in_ball(image: Tensor, number: int, budget: Budget, share: float, generator
     if budget.norm == "linf":
         offsets = 2 * torch.rand(shape, generator=generator) - 1
     else:
+        # Volume grows with the radius to the power of the dimension, hence the root.
         radii = torch.rand(number, generator=generator) ** (1 / image[0].numel())
         offsets = _directions(shape, "l2", generator).float() * radii.view(-1, 1, 1, 1)
     return (image + share * budget.eps * offsets.to(image)).clamp(0, 1)
@@ -337,6 +338,7 @@ def _on_edge(network: nn.Module, image: Tensor, budget: Budget, number: int, gen
     shape = (number * (_CANDIDATES if isinstance(network, Detecting) else 1), *image.shape[1:])
     directions = _directions(shape, budget.norm, generator).to(image.device)
     clean = image.double().expand(shape)
+    # The box clips values on the way, so the length of step that ends just eps away is searched by halving.
     low = directions.new_zeros(len(directions))
     high = torch.full_like(low, _FARTHEST * budget.eps)
     for _ in range(_HALVINGS):

@@ -45,7 +45,7 @@ from dkd_bench.target.variation import answers_vary
 
 Outcome = Literal["ok", "FLAG", "says nothing"]
 
-_LOOKED_AT: Mapping[str, str] = MappingProxyType(
+_CHECKED_ON: Mapping[str, str] = MappingProxyType(
     {
         NOT_ADAPTIVE: "whether the attack sees the protection, detectors included",
         ZERO_GRADIENTS: "gradients of the surrogates",
@@ -119,26 +119,26 @@ def probe_defense(request: RunRequest, *, progress: Progress) -> ProbeReport:
     """
     if request.norm not in NORMS:
         raise ConfigError("probe takes ", FieldName("norm"), f" {' or '.join(NORMS)}, got {request.norm!r}")
-    bench = prepare(request, progress)
-    for reason in bench.subjects.failures.values():
+    prepared = prepare(request, progress)
+    for reason in prepared.subjects.failures.values():
         raise PluginError(reason)
-    name, attack = _only("defenses", bench.subjects.defenses), _only("attacks", bench.attacks)
+    name, attack = _only("defenses", prepared.subjects.defenses), _only("attacks", prepared.attacks)
     return ProbeReport(
         defense=name,
-        dataset=bench.subjects.dataset.name,
+        dataset=prepared.subjects.dataset.name,
         attack=attack,
-        budget=bench.budgets[0],
-        n_images=len(bench.images),
+        budget=prepared.budgets[0],
+        n_images=len(prepared.images),
         seed=request.seed,
-        checks=tuple(checks(bench, name, attack=attack, progress=progress)),
+        checks=tuple(checks(prepared, name, attack=attack, progress=progress)),
     )
 
 
-def checks(bench: Prepared, defense: str, *, attack: str, progress: Progress) -> list[Check]:
-    """Return every check of a defence of ``bench``, cheap ones first."""
+def checks(prepared: Prepared, defense: str, *, attack: str, progress: Progress) -> list[Check]:
+    """Return every check of a defence of ``prepared``, cheap ones first."""
     return [
-        *_checked_in_a_run(bench, defense, progress),
-        _binarization(bench, defense, bench.attacks[attack], progress),
+        *_checked_in_a_run(prepared, defense, progress),
+        _binarization(prepared, defense, prepared.attacks[attack], progress),
     ]
 
 
@@ -166,18 +166,18 @@ def _only(field: str, named: Mapping[str, object]) -> str:
     return next(iter(named))
 
 
-def _checked_in_a_run(bench: Prepared, name: str, progress: Progress) -> list[Check]:
+def _checked_in_a_run(prepared: Prepared, name: str, progress: Progress) -> list[Check]:
     """Return what a run's record says of the defence, and what it does not mention because it is not so."""
-    answers = ask_clean(bench)
-    findings = Findings(clean=score_clean(bench, answers))
-    found_by_run = record(bench, findings, measure(bench, findings, answers, Crafter(crafts_store()), progress))
+    answers = ask_clean(prepared)
+    findings = Findings(clean=score_clean(prepared, answers))
+    found_by_run = record(prepared, findings, measure(prepared, findings, answers, Crafter(crafts_store()), progress))
     flags = (*found_by_run.manifest.defenses[name].flags, *(flag for cell in found_by_run.cells for flag in cell.flags))
     raised = {flag.name: flag for flag in reversed(flags)}
-    shown = min(PROBED_IMAGES, len(bench.subjects.trainer.probe))
+    shown = min(PROBED_IMAGES, len(prepared.subjects.trainer.probe))
     done = []
-    for flag in (*_LOOKED_AT, *sorted(raised.keys() - _LOOKED_AT.keys())):
-        found, reason = raised.get(flag), _unasked(flag, bench, name, found_by_run, raised)
-        looked_at = _LOOKED_AT.get(flag, "the attack")
+    for flag in (*_CHECKED_ON, *sorted(raised.keys() - _CHECKED_ON.keys())):
+        found, reason = raised.get(flag), _why_unchecked(flag, prepared, name, found_by_run, raised)
+        looked_at = _CHECKED_ON.get(flag, "the attack")
         if flag in _ON_CLEAN_IMAGES:
             looked_at += f", {shown} clean images"
         if found is not None:
@@ -190,10 +190,10 @@ def _checked_in_a_run(bench: Prepared, name: str, progress: Progress) -> list[Ch
     return done
 
 
-def _unasked(flag: str, bench: Prepared, name: str, record: RunRecord, raised: Collection[str]) -> str | None:
+def _why_unchecked(flag: str, prepared: Prepared, name: str, record: RunRecord, raised: Collection[str]) -> str | None:
     """Return why a flag that is not raised says nothing; ``None`` if it was looked for."""
-    defense = bench.subjects.defenses[name].defense
-    (attack,) = (each.meta for each in bench.attacks.values())
+    defense = prepared.subjects.defenses[name].defense
+    (attack,) = (each.meta for each in prepared.attacks.values())
     scored = [cell for cell in record.cells if cell.status == "ok"]
     reasons = (
         ((RANDOM,), defense.meta.randomized, "it says that it is random"),
@@ -209,18 +209,18 @@ def _unasked(flag: str, bench: Prepared, name: str, record: RunRecord, raised: C
     return next((reason for concerned, holds, reason in reasons if holds and flag in concerned), None)
 
 
-def _binarization(bench: Prepared, name: str, attack: Attack, progress: Progress) -> Check:
+def _binarization(prepared: Prepared, name: str, attack: Attack, progress: Progress) -> Check:
     """Return the binarisation test of the surrogate that passes best: the joint attack takes the strongest."""
-    defense = bench.subjects.defenses[name].defense
-    images = torch.cat([chunk.images for chunk in bench.images.chunks()])
+    defense = prepared.subjects.defenses[name].defense
+    images = torch.cat([chunk.images for chunk in prepared.images.chunks()])
     looked_at = f"whether {attack.meta.name} finds planted examples, {len(images)} clean images"
     results = {}
     for called, surrogate in defense.surrogates().items():
         settings = BinarizationSettings(
-            draws=_draws(bench, defense, surrogate, attack, images), seed=bench.request.seed
+            draws=_draws(prepared, defense, surrogate, attack, images), seed=prepared.request.seed
         )
         results[called] = binarization_test(
-            surrogate, images, attack, bench.budgets[0], settings=settings, progress=progress
+            surrogate, images, attack, prepared.budgets[0], settings=settings, progress=progress
         )
     if not results:
         detail = "it has no surrogates to plant examples in"
@@ -237,10 +237,10 @@ def _binarization(bench: Prepared, name: str, attack: Attack, progress: Progress
     )
 
 
-def _draws(bench: Prepared, defense: Defense, surrogate: nn.Module, attack: Attack, images: Tensor) -> int:
+def _draws(prepared: Prepared, defense: Defense, surrogate: nn.Module, attack: Attack, images: Tensor) -> int:
     """Return how many evaluations of a surrogate a run averages in one answer."""
     random = defense.meta.randomized and answers_vary(surrogate, images[:PROBED_IMAGES])
-    return bench.request.eot_draws if random and not attack.meta.averages_draws else 1
+    return prepared.request.eot_draws if random and not attack.meta.averages_draws else 1
 
 
 def _rank(result: BinarizationResult) -> tuple[bool, float]:

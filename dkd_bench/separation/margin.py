@@ -82,6 +82,7 @@ def hard_margin(points: Points, first: Sides) -> Margin | NoMargin:
 
     Neither side may be empty.
     """
+    # The solver sees a small subset, to which the points nearest to its plane are added until no other is nearer.
     step = 2 * (points.shape[1] + 1)
     active = np.zeros(len(points), dtype=bool)
     for side in (first, ~first):
@@ -116,6 +117,7 @@ def least_error(points: Points, first: Sides) -> float:
     extended = np.column_stack([points, np.ones(len(points))])
     signs = np.where(first, 1.0, -1.0)
     fitted, wanted = extended[chosen], signs[chosen]
+    # Without it a value that never varies would make the system singular.
     ridge = 1e-3 * np.eye(fitted.shape[1])
     errors = [float(min(first.mean(), (~first).mean()))]
     for _ in range(_NEWTON_STEPS):
@@ -131,6 +133,7 @@ def _nearest_of_hulls(points: Points, first: Sides) -> _Nearest | None:
     """Return the nearest points of the two hulls, ``None`` where the solver gives up."""
     signs = np.where(first, 1.0, -1.0)
     weight = _WEIGHT * float(np.sqrt((points**2).sum(axis=1).max()))
+    # The nearest points of the hulls by least squares in their weights; the last two rows hold each side to a sum of 1.
     system = np.vstack([(points * signs[:, None]).T, weight * first, weight * ~first])
     wanted = np.zeros(len(system))
     wanted[-2:] = weight
@@ -138,6 +141,7 @@ def _nearest_of_hulls(points: Points, first: Sides) -> _Nearest | None:
         weights, _ = nnls(system, wanted, maxiter=20 * len(points))
     except RuntimeError:
         return None
+    # Those rows are weighed, not exact: what they left of the sums is put right.
     for side in (first, ~first):
         weights[side] /= weights[side].sum()
     difference = (weights * signs) @ points

@@ -37,6 +37,7 @@ def write_file(path: Path, content: bytes | str) -> None:
         with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
+            # On disk before the rename: else a power failure could leave an empty file under the final name.
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(target)

@@ -115,6 +115,7 @@ def train_network(  # noqa: PLR0913
     and random numbers is loaded instead.
     """
     objective = objective or CrossEntropy()
+    # Drawn also if the network is loaded, so that the next one trained begins from the same random numbers.
     seed = int(torch.randint(2**62, (), generator=generator))
     key = digest_json(
         {

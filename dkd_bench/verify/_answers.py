@@ -19,8 +19,8 @@ from dkd_bench.verify._images import distances, rounded_to_8_bits
 
 Answers: TypeAlias = "NDArray[np.int64]"
 """Labels, shape ``(draws, N)``."""
-Words: TypeAlias = "NDArray[np.int8]"
-"""Positions in ``WORDS``, shape ``(draws, N)``."""
+OutcomeCodes: TypeAlias = "NDArray[np.int8]"
+"""Positions in ``OUTCOMES``, shape ``(draws, N)``."""
 
 _Number = TypeVar("_Number", bound="np.number[Any]")
 
@@ -28,17 +28,17 @@ DRAWS = 10
 FRESH_DRAWS = 100_003
 """Offset to the run's seed: an audit draws anew, so that a record must hold for other draws than its own."""
 
-WORDS = (
+OUTCOMES = (
     Outcome.CLEAN_ERROR,
     Outcome.FOOLED,
     Outcome.FAILED_MAJORITY,
     Outcome.ABSTAINED,
     Outcome.ROBUST,
 )
-"""Words for the outcome of an image, the worst first."""
-_CLEAN_ERROR, _FOOLED, _FAILED_MAJORITY, _ABSTAINED, _ROBUST = range(len(WORDS))
+"""Outcomes of an image, the worst first."""
+_CLEAN_ERROR, _FOOLED, _FAILED_MAJORITY, _ABSTAINED, _ROBUST = range(len(OUTCOMES))
 SURVIVES = _ABSTAINED
-"""Position in ``WORDS`` from which on an image is not lost."""
+"""Position in ``OUTCOMES`` from which on an image is not lost."""
 
 
 @torch.no_grad()
@@ -53,23 +53,23 @@ def answers_of(defense: Defense, images: Tensor, *, seed: int) -> dict[str, Answ
     return {rule: np.stack(labels) for rule, labels in answers.items()}
 
 
-def words_of(answers: Answers, clean: Answers, truth: NDArray[np.int64], *, abstains: bool) -> Words:
-    """Return what becomes of each image in each draw."""
-    words = np.full(answers.shape, _FOOLED, dtype=np.int8)
-    words[answers == NO_MAJORITY] = _FAILED_MAJORITY
+def outcome_codes(answers: Answers, clean: Answers, truth: NDArray[np.int64], *, abstains: bool) -> OutcomeCodes:
+    """Return the outcome of each image in each draw, as positions in ``OUTCOMES``."""
+    outcomes = np.full(answers.shape, _FOOLED, dtype=np.int8)
+    outcomes[answers == NO_MAJORITY] = _FAILED_MAJORITY
     if abstains:
-        words[answers == ABSTAIN] = _ABSTAINED
-    words[answers == truth] = _ROBUST
-    words[clean != truth] = _CLEAN_ERROR
-    return words
+        outcomes[answers == ABSTAIN] = _ABSTAINED
+    outcomes[answers == truth] = _ROBUST
+    outcomes[clean != truth] = _CLEAN_ERROR
+    return outcomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateAnswers:
     """Answers of a defence to one candidate of a threat model, image by image."""
 
-    words: Words
-    rounded: Words
+    outcomes: OutcomeCodes
+    rounded: OutcomeCodes
     """Outcomes of the candidate's images rounded to 8 bits."""
     failed: NDArray[np.bool_]
     """Images without majority in some draw: bool, shape ``(N,)``."""
@@ -80,17 +80,17 @@ class CandidateAnswers:
     @property
     def survival(self) -> NDArray[np.float64]:
         """Share of draws that each image survived, shape ``(N,)``."""
-        return survival(self.words)
+        return survival(self.outcomes)
 
     @property
     def clean_error(self) -> NDArray[np.bool_]:
         """Images that are wrong when clean in most draws."""
-        return np.asarray((self.words == _CLEAN_ERROR).mean(axis=0) > 0.5)
+        return np.asarray((self.outcomes == _CLEAN_ERROR).mean(axis=0) > 0.5)
 
     @property
     def lost(self) -> NDArray[np.bool_]:
         """Images that are right when clean, and lost to the attack; of one draw."""
-        return np.isin(self.words[0], (_FOOLED, _FAILED_MAJORITY))
+        return np.isin(self.outcomes[0], (_FOOLED, _FAILED_MAJORITY))
 
 
 def candidate_answers(
@@ -101,8 +101,8 @@ def candidate_answers(
     rounded = answers_of(defense, rounded_to_8_bits(images), seed=seed)
     return {
         rule: CandidateAnswers(
-            words=words_of(labels, clean[rule], truth, abstains=abstains),
-            rounded=words_of(rounded[rule], clean[rule], truth, abstains=abstains),
+            outcomes=outcome_codes(labels, clean[rule], truth, abstains=abstains),
+            rounded=outcome_codes(rounded[rule], clean[rule], truth, abstains=abstains),
             failed=(labels == NO_MAJORITY).any(axis=0),
             rejected=(labels == ABSTAIN).any(axis=0),
             distances=distances(chunk.images, images, norm),
@@ -125,9 +125,9 @@ class Rescored:
         return len(self.covered)
 
     @property
-    def worst(self) -> Words:
-        """Worst word of each image over the candidates, shape ``(N,)``; of one draw."""
-        return _least([each.words[0] for each in self.candidates.values()])
+    def worst(self) -> OutcomeCodes:
+        """Worst outcome of each image over the candidates, shape ``(N,)``; of one draw."""
+        return _least([each.outcomes[0] for each in self.candidates.values()])
 
     @property
     def survival(self) -> NDArray[np.float64]:
@@ -137,7 +137,7 @@ class Rescored:
     @property
     def clean_errors(self) -> NDArray[np.float64]:
         """Share of draws in which each image is wrong when clean, whether its evidence is there or not."""
-        shares: NDArray[np.float64] = (next(iter(self.candidates.values())).words == _CLEAN_ERROR).mean(axis=0)
+        shares: NDArray[np.float64] = (next(iter(self.candidates.values())).outcomes == _CLEAN_ERROR).mean(axis=0)
         return shares
 
     @property
@@ -158,9 +158,9 @@ def _least(rows: Sequence[NDArray[_Number]]) -> NDArray[_Number]:
     return least
 
 
-def survival(words: Words) -> NDArray[np.float64]:
+def survival(outcomes: OutcomeCodes) -> NDArray[np.float64]:
     """Return the share of draws that each image survived, shape ``(N,)``."""
-    shares: NDArray[np.float64] = (words >= SURVIVES).mean(axis=0)
+    shares: NDArray[np.float64] = (outcomes >= SURVIVES).mean(axis=0)
     return shares
 
 
@@ -169,7 +169,7 @@ def joined(parts: Sequence[Rescored]) -> Rescored:
     return Rescored(
         candidates={
             name: CandidateAnswers(
-                words=np.concatenate([part.candidates[name].words for part in parts], axis=1),
+                outcomes=np.concatenate([part.candidates[name].outcomes for part in parts], axis=1),
                 rounded=np.concatenate([part.candidates[name].rounded for part in parts], axis=1),
                 failed=np.concatenate([part.candidates[name].failed for part in parts]),
                 rejected=np.concatenate([part.candidates[name].rejected for part in parts]),

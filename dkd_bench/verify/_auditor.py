@@ -48,12 +48,12 @@ def audit(run: Path, *, device: DeviceName, data_root: Path | None, progress: Pr
     file = run / RESULTS if run.is_dir() else run
     digest = sha256(read_file(file)).hexdigest()
     try:
-        bench = prepare(_request(record, device=device, data_root=data_root), progress)
+        prepared = prepare(_request(record, device=device, data_root=data_root), progress)
     except (ConfigError, TypeError) as error:
         if device == "cuda" and not torch.cuda.is_available():
             raise
         return _refused(record, digest, f"the request in the record cannot be carried out: {error}")
-    auditor = _Auditor(record, bench, EvidenceReader(record, bench, evidence_store(file.parent)))
+    auditor = _Auditor(record, prepared, EvidenceReader(record, prepared, evidence_store(file.parent)))
     if auditor.ground_holds():
         auditor.check_clean(progress)
         auditor.check_cells()
@@ -96,13 +96,13 @@ def _refused(record: RunRecord, results_sha256: str, finding: str) -> AuditRepor
 
 @final
 class _Auditor:
-    def __init__(self, record: RunRecord, bench: Prepared, reader: EvidenceReader) -> None:
+    def __init__(self, record: RunRecord, prepared: Prepared, reader: EvidenceReader) -> None:
         self._findings: list[str] = []
         self._record = record
-        self._bench = bench
+        self._prepared = prepared
         self._reader = reader
-        self._clean = CleanAnswers(bench)
-        self._rescorer = Rescorer(bench, reader, self._clean)
+        self._clean = CleanAnswers(prepared)
+        self._rescorer = Rescorer(prepared, reader, self._clean)
         self._rounded: list[RoundedCell] = []
         self._cells = 0
         self._images = 0
@@ -131,36 +131,36 @@ class _Auditor:
 
     def ground_holds(self) -> bool:
         """Return whether dataset, images, weights and attacks are those of the manifest."""
-        self._findings.extend(ground_problems(self._record, self._bench))
+        self._findings.extend(ground_problems(self._record, self._prepared))
         # The same words, data, weights and attacks: what else goes into the digest is this package.
         holds = not self._findings
-        self._other_code = holds and self._record.manifest.plan_digest != self._bench.plan_digest
+        self._other_code = holds and self._record.manifest.plan_digest != self._prepared.plan_digest
         return holds
 
     def check_clean(self, progress: Progress) -> None:
         """Ask every defence for its answers to the clean images, and compare what the record says of them."""
-        task = progress.start("clean images", len(self._bench.subjects.defenses))
-        for name in self._bench.subjects.defenses:
+        task = progress.start("clean images", len(self._prepared.subjects.defenses))
+        for name in self._prepared.subjects.defenses:
             self._findings.extend(self._clean.problems(name, self._record.manifest.defenses[name]))
             task.advance(note=name)
 
     def check_cells(self) -> None:
         """Compare cells and evidence with the plan, and the numbers of each cell with one another."""
-        self._findings.extend(cell_problems(self._record, self._bench, self._rules()))
-        self._findings.extend(evidence_problems(self._record, self._bench))
+        self._findings.extend(cell_problems(self._record, self._prepared, self._rules()))
+        self._findings.extend(evidence_problems(self._record, self._prepared))
         for cell in self._record.cells:
             defense = self._record.manifest.defenses.get(cell.defense)
-            told = record_problems(cell, defense, n=len(self._bench.images))
-            self._findings.extend(f"{cell.key}: {problem}" for problem in told)
+            found = record_problems(cell, defense, n=len(self._prepared.images))
+            self._findings.extend(f"{cell.key}: {problem}" for problem in found)
 
     def check_trials(self, progress: Progress) -> None:
         """Re-score every cell that has a number."""
-        task = progress.start("re-scoring", len(self._bench.plan.trials))
-        planned, dataset = planned_cells(self._bench, self._rules()), self._bench.subjects.dataset.name
+        task = progress.start("re-scoring", len(self._prepared.plan.trials))
+        planned, dataset = planned_cells(self._prepared, self._rules()), self._prepared.subjects.dataset.name
         scored = [
             (cell, planned.get(cell.key.with_dataset(dataset))) for cell in self._record.cells if cell.status == "ok"
         ]
-        for trial in self._bench.plan.trials:
+        for trial in self._prepared.plan.trials:
             for budget in trial.budgets:
                 cells = [cell for cell, planned_as in scored if planned_as is trial and cell.key.budget == budget]
                 if cells:
@@ -170,10 +170,10 @@ class _Auditor:
     def check_flags(self) -> None:
         """Look for flags that were left out; of numbers that do not hold anyway, nothing is asked."""
         if not self._findings and not self._reader.findings:
-            self._findings.extend(flag_problems(self._record, self._bench, self._rules()))
+            self._findings.extend(flag_problems(self._record, self._prepared, self._rules()))
 
     def _rules(self) -> dict[str, tuple[str, ...]]:
-        return {name: self._clean.rules(name) for name in self._bench.subjects.defenses}
+        return {name: self._clean.rules(name) for name in self._prepared.subjects.defenses}
 
     def _check_budget(self, trial: Trial, budget: Budget, cells: Sequence[CellRecord]) -> None:
         try:

@@ -240,11 +240,11 @@ def _faults(path: Path, tensors: Mapping[str, Tensor], ground: _Ground, budget: 
     faults = []
     labels = tensors.get(LABELS)
     if labels is not None:
-        told = labels.flatten().tolist()
-        pairs = enumerate(zip(told, ground.labels.tolist(), strict=False))
+        stated = labels.flatten().tolist()
+        pairs = enumerate(zip(stated, ground.labels.tolist(), strict=False))
         differing = [image for image, (one, other) in pairs if one != other]
-        if differing or len(told) != len(ground.labels):
-            first = differing[0] if differing else min(len(told), len(ground.labels))
+        if differing or len(stated) != len(ground.labels):
+            first = differing[0] if differing else min(len(stated), len(ground.labels))
             faults.append(f"{path}: the labels are not those of the images from image {first} on; the order is another")
     fault = fault_of(ground.images, tensors[IMAGES], budget)
     return (*faults, *([f"{path}: {fault}"] if fault is not None else []))
@@ -304,7 +304,7 @@ def _finding(claim: Claim, measured: float, ci95: tuple[float, float], n: int, *
 def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the file"
-    told = first["input"]
-    if first["loc"] == ("robust_accuracy",) and isinstance(told, (int, float)) and 1 < told <= 100:
-        return f"{where} must be a fraction in [0, 1], got {told}; did you mean {told / 100:g}?"
+    value = first["input"]
+    if first["loc"] == ("robust_accuracy",) and isinstance(value, (int, float)) and 1 < value <= 100:
+        return f"{where} must be a fraction in [0, 1], got {value}; did you mean {value / 100:g}?"
     return f"{where}: {first['msg']}"

@@ -22,17 +22,17 @@ _EQUAL = 1e-8
 class CleanAnswers:
     """Answers of each defence to the clean images, chunk by chunk, asked for once."""
 
-    def __init__(self, bench: Prepared) -> None:
-        """Ask the defences of ``bench``."""
-        self._bench = bench
+    def __init__(self, prepared: Prepared) -> None:
+        """Ask the defences of ``prepared``."""
+        self._prepared = prepared
         self._answers: dict[str, list[dict[str, Answers]]] = {}
 
     def of(self, name: str) -> list[dict[str, Answers]]:
         """Return the answers of defence ``name`` by decision rule, for each chunk."""
         if name not in self._answers:
-            defense, seed = self._bench.subjects.defenses[name].defense, self._bench.request.seed
+            defense, seed = self._prepared.subjects.defenses[name].defense, self._prepared.request.seed
             self._answers[name] = [
-                answers_of(defense, chunk.images, seed=seed) for chunk in self._bench.images.chunks()
+                answers_of(defense, chunk.images, seed=seed) for chunk in self._prepared.images.chunks()
             ]
         return self._answers[name]
 
@@ -42,11 +42,11 @@ class CleanAnswers:
 
     def problems(self, name: str, recorded: DefenseRecord) -> Iterator[str]:
         """Yield a sentence for each share of clean images that is not as recorded."""
-        meta = self._bench.subjects.defenses[name].defense.meta
-        truth = np.concatenate([chunk.labels.cpu().numpy() for chunk in self._bench.images.chunks()])
-        told = {rule: np.concatenate([each[rule] for each in self.of(name)], axis=1) for rule in self.rules(name)}
-        right = {rule: (answers == truth).mean(axis=0) for rule, answers in told.items()}
-        rejected = {rule: (answers == ABSTAIN).mean(axis=0) for rule, answers in told.items() if meta.abstains}
+        meta = self._prepared.subjects.defenses[name].defense.meta
+        truth = np.concatenate([chunk.labels.cpu().numpy() for chunk in self._prepared.images.chunks()])
+        by_rule = {rule: np.concatenate([each[rule] for each in self.of(name)], axis=1) for rule in self.rules(name)}
+        right = {rule: (answers == truth).mean(axis=0) for rule, answers in by_rule.items()}
+        rejected = {rule: (answers == ABSTAIN).mean(axis=0) for rule, answers in by_rule.items() if meta.abstains}
         both = (
             (f"clean accuracy of {name!r}", recorded.clean_accuracy, right),
             (f"share of clean images that {name!r} rejects", recorded.clean_rejected, rejected),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dkd_bench.data import CHUNK_SIZE
 from dkd_bench.records import CandidateRecord, CellRecord, DefenseRecord, EvidenceRecord, Outcome
-from dkd_bench.verify._answers import SURVIVES, WORDS, CandidateAnswers, Rescored
+from dkd_bench.verify._answers import OUTCOMES, SURVIVES, CandidateAnswers, Rescored
 from dkd_bench.verify._intervals import wilson
 
 _EQUAL = 1e-8
@@ -55,7 +55,7 @@ def _gaps(cell: CellRecord, defense: DefenseRecord, n: int) -> Iterator[str]:
 def _arithmetic(cell: CellRecord, n: int) -> Iterator[str]:
     shares = cell.survival if cell.survival is not None else [float(_survived(each)) for each in cell.outcomes]
     counted = fsum(shares)
-    yield from _differs("robust accuracy", cell.robust_accuracy, counted / n, told="its outcomes count")
+    yield from _differs("robust accuracy", cell.robust_accuracy, counted / n, found_by="its outcomes count")
     yield from _interval_differs("the interval", cell.ci95, counted, n)
     if cell.survival is not None:
         yield from _contradictions(cell.outcomes, cell.survival)
@@ -63,7 +63,7 @@ def _arithmetic(cell: CellRecord, n: int) -> Iterator[str]:
         yield from _interval_differs(f"the interval of candidate {each.name!r}", each.ci95, each.robust_accuracy * n, n)
     if cell.candidates:
         mean = fsum(each.robust_accuracy for each in cell.candidates) / len(cell.candidates)
-        yield from _differs("mean robust accuracy", cell.mean_robust_accuracy, mean, told="its candidates make")
+        yield from _differs("mean robust accuracy", cell.mean_robust_accuracy, mean, found_by="its candidates make")
 
 
 def problems(cell: CellRecord, now: Rescored, indices: Sequence[int]) -> Iterator[str]:
@@ -118,14 +118,15 @@ def left_out_problems(
 
 
 def _outcomes_differ(cell: CellRecord, now: Rescored, indices: Sequence[int]) -> Iterator[str]:
-    recorded = np.array([WORDS.index(outcome) for outcome in cell.outcomes])
-    clean_errors = recorded == WORDS.index(Outcome.CLEAN_ERROR)
+    recorded = np.array([OUTCOMES.index(outcome) for outcome in cell.outcomes])
+    clean_errors = recorded == OUTCOMES.index(Outcome.CLEAN_ERROR)
     differing = np.flatnonzero(np.where(now.covered, recorded != now.worst, clean_errors != (now.clean_errors > 0.5)))
     if len(differing):
         first = differing[0]
+        before, after = OUTCOMES[recorded[first]].value, OUTCOMES[now.worst[first]].value
         yield (
-            f"image {first} (number {indices[first]} of the test set) is recorded as {WORDS[recorded[first]].value}, "
-            f"re-scored it is {WORDS[now.worst[first]].value} ({_images(len(differing))})"
+            f"image {first} (number {indices[first]} of the test set) is recorded as {before}, "
+            f"re-scored it is {after} ({_images(len(differing))})"
         )
 
 
@@ -211,9 +212,9 @@ def _outside(what: str, recorded: float | None, ci95: tuple[float, float] | None
         yield f"{what} is recorded as {_number(recorded)}, on fresh draws it is {found:.6g}: outside of its interval"
 
 
-def _differs(what: str, recorded: float | None, found: float, *, told: str = "re-scored it is") -> Iterator[str]:
+def _differs(what: str, recorded: float | None, found: float, *, found_by: str = "re-scored it is") -> Iterator[str]:
     if recorded is None or not isclose(recorded, found, rel_tol=0, abs_tol=_EQUAL):
-        yield f"{what} is recorded as {_number(recorded)}, {told} {found:.6g}"
+        yield f"{what} is recorded as {_number(recorded)}, {found_by} {found:.6g}"
 
 
 def _interval_differs(what: str, recorded: tuple[float, float] | None, total: float, n: int) -> Iterator[str]:
@@ -221,12 +222,12 @@ def _interval_differs(what: str, recorded: tuple[float, float] | None, total: fl
     if recorded is None or not (
         isclose(recorded[0], low, rel_tol=0, abs_tol=_EQUAL) and isclose(recorded[1], high, rel_tol=0, abs_tol=_EQUAL)
     ):
-        told = "none" if recorded is None else f"[{recorded[0]:.6g}, {recorded[1]:.6g}]"
-        yield f"{what} is recorded as {told}, {total:.6g} of {n} make it [{low:.6g}, {high:.6g}]"
+        stated = "none" if recorded is None else f"[{recorded[0]:.6g}, {recorded[1]:.6g}]"
+        yield f"{what} is recorded as {stated}, {total:.6g} of {n} make it [{low:.6g}, {high:.6g}]"
 
 
 def _survived(outcome: Outcome) -> bool:
-    return WORDS.index(outcome) >= SURVIVES
+    return OUTCOMES.index(outcome) >= SURVIVES
 
 
 def _number(value: float | None) -> str:

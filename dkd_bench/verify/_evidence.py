@@ -21,15 +21,15 @@ from dkd_bench.verify._images import fault_of
 class EvidenceReader:
     """Reader of evidence that checks it; each thing that is wrong is found once."""
 
-    def __init__(self, record: RunRecord, bench: Prepared, store: TensorStore) -> None:
-        """Read what ``record`` names from ``store``; make again on ``bench`` what is not there."""
+    def __init__(self, record: RunRecord, prepared: Prepared, store: TensorStore) -> None:
+        """Read what ``record`` names from ``store``; make again on ``prepared`` what is not there."""
         self.findings: list[str] = []
         self.read: set[str] = set()
         self.made_again: set[str] = set()
         self.in_part: dict[str, frozenset[int]] = {}
         """The rows that are there, of evidence kept for the broken images only."""
         self._record = record
-        self._bench = bench
+        self._prepared = prepared
         self._store = store
         self._refused: set[str] = set()
 
@@ -74,7 +74,7 @@ class EvidenceReader:
         if recorded.broken is None or craft.randomized:
             return
         with torch.no_grad():
-            answers = self._bench.targets.target(craft)(images.to(chunk.images.device)).argmax(dim=1)
+            answers = self._prepared.targets.target(craft)(images.to(chunk.images.device)).argmax(dim=1)
         broken = int((answers != chunk.labels).sum())
         if broken != recorded.broken:
             self.findings.append(
@@ -85,8 +85,8 @@ class EvidenceReader:
         """Return evidence that is not there, made again."""
         self.made_again.add(key)
         attack, target, seed = (
-            self._bench.attacks[craft.attack],
-            self._bench.targets.target(craft),
+            self._prepared.attacks[craft.attack],
+            self._prepared.targets.target(craft),
             craft.seeds[chunk.number],
         )
         return KeptEvidence.whole(attack.run(target, chunk.images, chunk.labels, craft.budget, seed=seed).cpu())

@@ -16,21 +16,23 @@ from dkd_bench.steps.prepare import Prepared
 from dkd_bench.verify._structure import planned_cells
 
 
-def flag_problems(record: RunRecord, bench: Prepared, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
+def flag_problems(record: RunRecord, prepared: Prepared, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Yield a sentence for each flag that clean answers, numbers or challenges raise and the record leaves out.
 
     Challenges are made again only of a record that says it is complete; an interrupted run may have had none.
 
     Args:
         record: whose cells and evidence are those of the plan, and whose numbers hold.
-        bench: to ask, and to challenge.
+        prepared: products of the run's first steps, to ask and to challenge.
         rules: the decision rules of each defence.
     """
-    order = {key: place for place, key in enumerate(planned_cells(bench, rules))}
+    order = {key: place for place, key in enumerate(planned_cells(prepared, rules))}
     # In the plan's order, as the run challenged them: of equal cells the first is attacked again.
     cells = sorted(record.cells, key=lambda cell: order.get(cell.key, len(order)))
     bare = [cell.model_copy(update={"flags": ()}) if cell.status == "ok" else cell for cell in cells]
-    found = doubt(bench, bare, record.evidence, Crafter(crafts_store()), SilentProgress(), challenged=record.complete)
+    found = doubt(
+        prepared, bare, record.evidence, Crafter(crafts_store()), SilentProgress(), challenged=record.complete
+    )
     yield from dict.fromkeys(
         _left_out(each, where, failed=found.failed)
         for each in found.raised

@@ -29,8 +29,8 @@ def _rounding(cells: tuple[RoundedCell, ...]) -> str:
         return "after 8-bit rounding: no cell whose evidence is there whole"
     largest = max(cells, key=lambda each: abs(each.change))
     if abs(largest.change) <= NOTABLE_CHANGE + 1e-9:
-        told = f" (the largest is {_points(largest)}: {largest.cell})" if largest.change else ""
-        return f"after 8-bit rounding: no robust accuracy changes by more than {100 * NOTABLE_CHANGE:g} point{told}"
+        maximum = f" (the largest is {_points(largest)}: {largest.cell})" if largest.change else ""
+        return f"after 8-bit rounding: no robust accuracy changes by more than {100 * NOTABLE_CHANGE:g} point{maximum}"
     notable = sorted(
         (each for each in cells if abs(each.change) > NOTABLE_CHANGE + 1e-9), key=lambda each: -abs(each.change)
     )

@@ -25,9 +25,9 @@ from dkd_bench.verify._images import fault_of
 class Rescorer:
     """Scorer of a defence's answers to candidates, as they are and rounded to 8 bits."""
 
-    def __init__(self, bench: Prepared, reader: EvidenceReader, clean: CleanAnswers) -> None:
+    def __init__(self, prepared: Prepared, reader: EvidenceReader, clean: CleanAnswers) -> None:
         """Take evidence from ``reader``."""
-        self._bench = bench
+        self._prepared = prepared
         self._reader = reader
         self._clean = clean
 
@@ -38,7 +38,7 @@ class Rescorer:
             EvidenceError: if an image that the threat model derives from the evidence is not inside ``budget``.
         """
         parts: list[dict[str, Rescored]] = []
-        for chunk in self._bench.images.chunks():
+        for chunk in self._prepared.images.chunks():
             kept = {name: self._reader.kept(craft, chunk) for name, craft in trial.crafts.items()}
             whole = {name: each for name, each in kept.items() if each is not None}
             if len(whole) < len(kept):
@@ -56,15 +56,15 @@ class Rescorer:
     def _chunk_rescored(
         self, trial: Trial, budget: Budget, chunk: Chunk, crafted: Mapping[str, Tensor], covered: NDArray[np.bool_]
     ) -> dict[str, Rescored]:
-        defense = self._bench.subjects.defenses[trial.defense].defense
-        threat_model = self._bench.threat_models[trial.threat_model]
+        defense = self._prepared.subjects.defenses[trial.defense].defense
+        threat_model = self._prepared.threat_models[trial.threat_model]
         clean = self._clean.of(trial.defense)[chunk.number]
-        told: dict[str, dict[str, CandidateAnswers]] = {rule: {} for rule in clean}
+        answers: dict[str, dict[str, CandidateAnswers]] = {rule: {} for rule in clean}
         for name, images in threat_model.candidates(chunk.images, crafted, budget):
             fault = fault_of(chunk.images, images, budget)
             if fault is not None:
                 raise EvidenceError(f"candidate {name!r}, chunk {chunk.number}: {fault}")
-            seed, norm = self._bench.request.seed, budget.norm
+            seed, norm = self._prepared.request.seed, budget.norm
             for rule, each in candidate_answers(defense, chunk, clean, images, norm=norm, seed=seed).items():
-                told[rule][name] = each
-        return {rule: Rescored(candidates=each, covered=covered) for rule, each in told.items()}
+                answers[rule][name] = each
+        return {rule: Rescored(candidates=each, covered=covered) for rule, each in answers.items()}

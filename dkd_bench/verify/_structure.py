@@ -17,33 +17,33 @@ from dkd_bench.steps.prepare import Prepared
 from dkd_bench.steps.record import suite_record
 
 
-def ground_problems(record: RunRecord, bench: Prepared) -> Iterator[str]:
+def ground_problems(record: RunRecord, prepared: Prepared) -> Iterator[str]:
     """Yield a sentence for each thing that stands in the manifest otherwise than it is here."""
-    manifest, trained, request = record.manifest, bench.subjects, bench.request
+    manifest, trained, request = record.manifest, prepared.subjects, prepared.request
     dataset = manifest.dataset
     yield from _differs("dataset digest", dataset.digest, trained.dataset_digest)
     yield from _differs("dataset", dataset.name, trained.dataset.name)
-    yield from _differs("number of images", dataset.n, len(bench.images))
+    yield from _differs("number of images", dataset.n, len(prepared.images))
     if dataset.n_test is not None:
         yield from _differs("number of test images", dataset.n_test, len(trained.dataset.test))
-    yield from _differs("positions of the images", dataset.indices, tuple(bench.images.indices.tolist()))
+    yield from _differs("positions of the images", dataset.indices, tuple(prepared.images.indices.tolist()))
     words = (manifest.seed, manifest.training_seed, manifest.recipe)
     yield from _differs("seeds and recipe", words, (request.seed, request.training_seed, request.recipe))
     fingerprint = suite_fingerprint(
-        list(bench.attacks.values()), n_classes=trained.dataset.n_classes, eot_draws=request.eot_draws
+        list(prepared.attacks.values()), n_classes=trained.dataset.n_classes, eot_draws=request.eot_draws
     )
     yield from _differs("fingerprint of the attacks", record.suite_fingerprint, fingerprint)
-    yield from _suite_differs(record.suite, _as_read(suite_record(bench)))
+    yield from _suite_differs(record.suite, _as_read(suite_record(prepared)))
     for name in trained.defenses.keys() - manifest.defenses.keys():
         yield f"defence {name!r} is asked for, and the record has nothing of it"
     for name, defense in manifest.defenses.items():
-        yield from _defense_differs(name, defense, bench)
+        yield from _defense_differs(name, defense, prepared)
 
 
-def _defense_differs(name: str, recorded: DefenseRecord, bench: Prepared) -> Iterator[str]:
-    here = bench.subjects.defenses.get(name)
+def _defense_differs(name: str, recorded: DefenseRecord, prepared: Prepared) -> Iterator[str]:
+    here = prepared.subjects.defenses.get(name)
     if here is None:
-        found = bench.subjects.failures.get(name, "no such defence")
+        found = prepared.subjects.failures.get(name, "no such defence")
         yield from _differs(f"weights digest of {name!r}", recorded.weights_sha256, found)
         return
     yield from _differs(f"weights digest of {name!r}", recorded.weights_sha256, here.sha256)
@@ -53,7 +53,7 @@ def _defense_differs(name: str, recorded: DefenseRecord, bench: Prepared) -> Ite
         "randomized": here.defense.meta.randomized,
         "abstains": here.defense.meta.abstains,
         "optimizes": here.defense.meta.optimizes,
-        "access": bench.targets.offers.get(name, ()),
+        "access": prepared.targets.offers.get(name, ()),
     }
     for what, here_declared in declared.items():
         if what in recorded.model_fields_set:  # records of older versions do not tell all of them
@@ -67,10 +67,10 @@ def _suite_differs(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> Iter
     yield from _entries_differ("the suite", {**recorded, "attacks": None}, {**here, "attacks": None})
     attacks = recorded.get("attacks")
     listed = attacks if isinstance(attacks, list) else []
-    told = [(str(each.get("name")), each) for each in listed if isinstance(each, dict)]
+    described = [(str(each.get("name")), each) for each in listed if isinstance(each, dict)]
     names = [each["name"] for each in here["attacks"]]
-    yield from _differs("attacks of the suite", [name for name, _ in told], names)
-    for name, each in told:
+    yield from _differs("attacks of the suite", [name for name, _ in described], names)
+    for name, each in described:
         if name in names:
             yield from _entries_differ(f"attack {name!r} in the suite", each, here["attacks"][names.index(name)])
 
@@ -81,22 +81,22 @@ def _as_read(words: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
-def cell_problems(record: RunRecord, bench: Prepared, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
+def cell_problems(record: RunRecord, prepared: Prepared, rules: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Yield a sentence for each cell that is missing, too many, twice, or without the evidence that the plan wants.
 
     Args:
         record: to look at.
-        bench: whose plan says what there should be.
+        prepared: products of the run's first steps, whose plan says what there should be.
         rules: the decision rules of each defence.
     """
-    wanted, dataset = planned_cells(bench, rules), bench.subjects.dataset.name
+    wanted, dataset = planned_cells(prepared, rules), prepared.subjects.dataset.name
     there = Counter(cell.key.with_dataset(dataset) for cell in record.cells)
     for key, count in there.items():
         if count > 1:
             yield f"{key}: the record has this cell {count} times"
         if key not in wanted and key.defense in rules:
             yield f"{key}: the plan has no such cell"
-        if key.defense not in rules and key.defense not in bench.subjects.failures:
+        if key.defense not in rules and key.defense not in prepared.subjects.failures:
             yield f"{key}: the run has no such defence"
     for key in wanted.keys() - there.keys():
         yield f"{key}: the plan wants this cell, the record does not have it"
@@ -107,19 +107,19 @@ def cell_problems(record: RunRecord, bench: Prepared, rules: Mapping[str, Collec
             yield f"{cell.key}: {problem}"
 
 
-def planned_cells(bench: Prepared, rules: Mapping[str, Collection[str]]) -> dict[CellKey, Trial]:
+def planned_cells(prepared: Prepared, rules: Mapping[str, Collection[str]]) -> dict[CellKey, Trial]:
     """Return the cells that the plan wants, in its order, with the trial of each."""
     return {
         CellKey(
             defense=trial.defense,
             decision=rule,
-            dataset=bench.subjects.dataset.name,
+            dataset=prepared.subjects.dataset.name,
             threat_model=trial.threat_model,
             attack=trial.attack,
             norm=budget.norm,
             eps=budget.eps,
         ): trial
-        for trial in bench.plan.trials
+        for trial in prepared.plan.trials
         for budget in trial.budgets
         for rule in rules[trial.defense]
     }
@@ -145,22 +145,22 @@ def _cell_differs(cell: CellRecord, trial: Trial | None, *, complete: bool) -> I
     keys = tuple(key for craft in trial.crafts.values() for key in craft.keys)
     if cell.evidence != keys:
         first = next((key for key in cell.evidence if key not in keys), None)
-        told = f"evidence {first} is none of this cell's" if first else "the evidence is not all that the plan wants"
-        yield f"{told}: expected {len(keys)} keys from {keys[0] if keys else 'none'} on, got {len(cell.evidence)}"
+        problem = f"evidence {first} is none of this cell's" if first else "the evidence is not all that the plan wants"
+        yield f"{problem}: expected {len(keys)} keys from {keys[0] if keys else 'none'} on, got {len(cell.evidence)}"
 
 
-def evidence_problems(record: RunRecord, bench: Prepared) -> Iterator[str]:
+def evidence_problems(record: RunRecord, prepared: Prepared) -> Iterator[str]:
     """Yield a sentence for each piece of evidence that is no cell's, or is said to be what the plan does not make."""
     wanted = {
-        key: (bench.targets.networks[craft.target].called, craft.attack, craft.budget.norm, craft.budget.eps, chunk)
-        for craft in bench.plan.crafts
+        key: (prepared.targets.networks[craft.target].called, craft.attack, craft.budget.norm, craft.budget.eps, chunk)
+        for craft in prepared.plan.crafts
         for chunk, key in enumerate(craft.keys)
     }
     used = {key for cell in record.cells for key in cell.evidence}
     for key, evidence in record.evidence.items():
         source = f"evidence {key} ({evidence.attack} on {evidence.target})"
         if key in wanted:
-            yield from _evidence_differs(key, evidence, wanted[key], n=len(bench.images))
+            yield from _evidence_differs(key, evidence, wanted[key], n=len(prepared.images))
         else:
             yield f"{source} is in the record, and the plan does not make it"
         if record.complete and key not in used:
@@ -170,8 +170,8 @@ def evidence_problems(record: RunRecord, bench: Prepared) -> Iterator[str]:
 def _evidence_differs(
     key: str, recorded: EvidenceRecord, made: tuple[str, str, Norm, float | None, int], *, n: int
 ) -> Iterator[str]:
-    told = (recorded.target, recorded.attack, recorded.norm, recorded.eps, recorded.chunk)
-    yield from _differs(f"target, attack, budget and chunk of evidence {key}", told, made)
+    stated = (recorded.target, recorded.attack, recorded.norm, recorded.eps, recorded.chunk)
+    yield from _differs(f"target, attack, budget and chunk of evidence {key}", stated, made)
     yield from _differs(f"number of images of evidence {key}", recorded.n, min(CHUNK_SIZE, n - made[-1] * CHUNK_SIZE))
 
 

@@ -160,16 +160,16 @@ def study_runs(
     """
     asked = list(_requests(request, parts, ground))
     if request.existing:
-        return _alike({key: finished_run(each, request, target) for key, each in asked})
+        return _consistent({key: finished_run(each, request, target) for key, each in asked})
     task = progress.start(target, len(asked))
     records = {}
     for key, each in asked:
         records[key] = run_whole(each, progress=progress)
         task.advance(note=f"{key[0]}, seed {key[1]}")
-    return _alike(records)
+    return _consistent(records)
 
 
-def _alike(records: Mapping[tuple[str, int], RunRecord]) -> Mapping[tuple[str, int], RunRecord]:
+def _consistent(records: Mapping[tuple[str, int], RunRecord]) -> Mapping[tuple[str, int], RunRecord]:
     """Return ``records`` if all are of one dataset, and all of one seed attacked the same weights.
 
     Raises:
@@ -177,9 +177,9 @@ def _alike(records: Mapping[tuple[str, int], RunRecord]) -> Mapping[tuple[str, i
     """
     first: dict[tuple[object, ...], tuple[str, str]] = {}
     for (part, seed), record in records.items():
-        told: dict[tuple[object, ...], str] = {("the dataset",): record.manifest.dataset.digest}
-        told |= {(name, "under seed", seed): each.weights_sha256 for name, each in record.manifest.defenses.items()}
-        for what, digest in told.items():
+        digests: dict[tuple[object, ...], str] = {("the dataset",): record.manifest.dataset.digest}
+        digests |= {(name, "under seed", seed): each.weights_sha256 for name, each in record.manifest.defenses.items()}
+        for what, digest in digests.items():
             other_part, other = first.setdefault(what, (part, digest))
             if digest != other:
                 raise EvidenceError(

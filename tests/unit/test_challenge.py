@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dkd_bench.budget import Budget, check_images, perturbation_norms
-from dkd_bench.doubts.challenges import TOLERATED_LOSS, noise_within, told_if_sure
+from dkd_bench.doubts.challenges import TOLERATED_LOSS, flag_if_significant, noise_within
 from dkd_bench.records import CellRecord
 from dkd_bench.records.flags import NOISE
 
@@ -43,11 +43,11 @@ def test_what_is_told_is_sure_to_cost_more_than_is_tolerated(make_cell: MakeCell
     """Wilson's lower bound of 3 in 12 is 0.0889, of 2 in 12 it is 0.0470; a quarter of the images stood everything."""
     cell = make_cell("r" * 25 + "f" * 75)
     assert 0.0470 * 0.25 < TOLERATED_LOSS < 0.0889 * 0.25
-    assert told_if_sure(NOISE, "seen", lost=2, looked_at=12, cells=[cell], cell=cell) == []
-    (raised,) = told_if_sure(NOISE, "seen", lost=3, looked_at=12, cells=[cell], cell=cell)
+    assert flag_if_significant(NOISE, "seen", lost=2, looked_at=12, cells=[cell], cell=cell) == []
+    (raised,) = flag_if_significant(NOISE, "seen", lost=3, looked_at=12, cells=[cell], cell=cell)
     assert (raised.cell, raised.flag.name, raised.flag.detail, raised.flag.share) == (cell, NOISE, "seen", 0.25)
 
 
 def test_where_little_stands_little_can_be_lost(make_cell: MakeCell) -> None:
     cells = [make_cell("r" * 25 + "f" * 75), make_cell("r" * 5 + "f" * 95, attack="fgsm")]
-    assert told_if_sure(NOISE, "seen", lost=3, looked_at=12, cells=cells, cell=cells[0]) == []
+    assert flag_if_significant(NOISE, "seen", lost=3, looked_at=12, cells=cells, cell=cells[0]) == []

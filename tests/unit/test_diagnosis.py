@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dkd_bench.attacks import AttackMeta
-from dkd_bench.doubts.contradictions import contradictions, lost_to_the_weaker, tells
+from dkd_bench.doubts.contradictions import contradictions, count_lost_to_weaker, exceeds_chance
 from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, FlagRecord
 from dkd_bench.records.flags import (
     ATTACK_ERROR,
@@ -228,11 +228,11 @@ def test_an_error_is_flagged_unless_it_says_what_it_is(make_cell: MakeCell) -> N
 
 
 def test_counting() -> None:
-    assert lost_to_the_weaker([1, 1, 0, 0], [0, 1, 0, 1]) == 1
-    assert not tells(2, 10)
-    assert tells(3, 10)
-    assert not tells(20, 1000)
-    assert tells(21, 1000)
+    assert count_lost_to_weaker([1, 1, 0, 0], [0, 1, 0, 1]) == 1
+    assert not exceeds_chance(2, 10)
+    assert exceeds_chance(3, 10)
+    assert not exceeds_chance(20, 1000)
+    assert exceeds_chance(21, 1000)
 
 
 def test_the_worst_flag_decides_what_becomes_of_a_row() -> None:

@@ -83,6 +83,7 @@ class FoolboxAttack(Attack):
         queries = _BestQuery(target, images, labels)
         for _ in range(getattr(self.settings, "restarts", 1)):
             last = self._point(queries, images, labels, budget)
+            # The point that Foolbox returns is the one that it has not queried itself.
             with torch.no_grad():
                 queries(last)
         return queries.best

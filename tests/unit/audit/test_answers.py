@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from dkd_bench.data import Chunk, ImageSpec
 from dkd_bench.defense import ABSTAIN, NO_MAJORITY, Defense, DefenseMeta
 from dkd_bench.records import WORST_FIRST, Outcome
-from dkd_bench.verify._answers import FRESH_DRAWS, WORDS, Rescored, answers_of, candidate_answers, joined, words_of
+from dkd_bench.verify._answers import (
+    FRESH_DRAWS,
+    OUTCOMES,
+    Rescored,
+    answers_of,
+    candidate_answers,
+    joined,
+    outcome_codes,
+)
 from dkd_bench.verify._intervals import wilson
 
 
@@ -49,7 +57,7 @@ def painted(*levels: float) -> Tensor:
 
 
 def test_the_words_are_those_of_the_record_the_worst_first():
-    assert WORDS == WORST_FIRST
+    assert OUTCOMES == WORST_FIRST
 
 
 @pytest.mark.parametrize(
@@ -66,8 +74,8 @@ def test_the_words_are_those_of_the_record_the_worst_first():
     ],
 )
 def test_what_becomes_of_an_image(answer, clean, abstains, word):
-    words = words_of(np.array([[answer]]), np.array([[clean]]), np.array([3]), abstains=abstains)
-    assert WORDS[words[0, 0]] is word
+    outcomes = outcome_codes(np.array([[answer]]), np.array([[clean]]), np.array([3]), abstains=abstains)
+    assert OUTCOMES[outcomes[0, 0]] is word
 
 
 def test_a_deterministic_defence_is_asked_once_a_randomised_one_by_fresh_seeds():
@@ -95,7 +103,7 @@ def test_of_several_candidates_the_worst_counts_and_rounding_is_scored_apart():
     clean, truth = painted(100, 100, 200, 200), (0, 0, 1, 0)
     # The first candidate is a hair over the threshold, and 8 bits take the hair away.
     now = rescored(painted(128.4, 100, 200, 200), painted(100, 100, 120, 100), truth=truth, clean=clean)
-    assert [WORDS[word].value for word in now.worst] == ["fooled", "robust", "fooled", "clean_error"]
+    assert [OUTCOMES[word].value for word in now.worst] == ["fooled", "robust", "fooled", "clean_error"]
     assert now.survival.tolist() == [0, 1, 0, 0]
     assert now.rounded_survival.tolist() == [1, 1, 0, 0]
     assert now.norms_of_lost * 255 == pytest.approx([28.4, np.inf, 80, 0], abs=1e-4)

@@ -9,7 +9,7 @@ import pytest
 
 from dkd_bench.data import CHUNK_SIZE
 from dkd_bench.records import CandidateRecord, CellRecord, EvidenceRecord, Outcome
-from dkd_bench.verify._answers import WORDS, CandidateAnswers, Rescored
+from dkd_bench.verify._answers import OUTCOMES, CandidateAnswers, Rescored
 from dkd_bench.verify._compare import left_out_problems, problems
 
 MakeCell = Callable[..., CellRecord]
@@ -18,10 +18,10 @@ CANDIDATE = CandidateRecord(name="whole", robust_accuracy=0.5, ci95=(0.0, 1.0), 
 
 
 def answered(*draws: Sequence[Outcome], covered: Sequence[bool]) -> Rescored:
-    words = np.array([[WORDS.index(word) for word in draw] for draw in draws], dtype=np.int8)
+    outcomes = np.array([[OUTCOMES.index(word) for word in draw] for draw in draws], dtype=np.int8)
     nothing = np.zeros(len(covered), dtype=bool)
     answers = CandidateAnswers(
-        words=words, rounded=words, failed=nothing, rejected=nothing, distances=np.zeros(len(covered))
+        outcomes=outcomes, rounded=outcomes, failed=nothing, rejected=nothing, distances=np.zeros(len(covered))
     )
     return Rescored(candidates={"whole": answers}, covered=np.array(covered))
 
