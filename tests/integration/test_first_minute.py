@@ -10,6 +10,7 @@ import pytest
 
 from dkd_bench.cli import app
 from dkd_bench.pipeline import run
+from dkd_bench.plugins import registry
 from dkd_bench.steps.request import RunRequest
 from dkd_bench.training import speed
 
@@ -59,6 +60,7 @@ def test_something_is_said_before_torch_is_imported(words, tmp_path):
 def test_every_command_that_imports_torch_is_asked_above():
     light = {"list", "leaderboard", "explain"}
     every = {each.name or each.callback.__name__ for each in app.app.registered_commands}
+    every |= registry.installed("commands").keys()
     assert every - light == {words[0] for words in COMMANDS}
 
 
