@@ -56,7 +56,7 @@ class Guard(Detecting):
         return (self.marks(x) - self.thresholds) / self.thresholds.clamp_min(1e-12)
 
     def marks(self, x: Tensor) -> Tensor:
-        """Return how unlike the training images each image is, by detector, ``(N, D)``.
+        """Return the marks of each image by detector, ``(N, D)``: how unlike the training images it is.
 
         Errors are ``mean |x - AE(x)|^p``; divergences those of the classifier's answers to the image and to its
         reconstruction, softened by a temperature.
@@ -131,7 +131,7 @@ class GuardedClassifier(Defense, ABC):
         return torch.where(rejected, ABSTAIN, labels)
 
     def rejections(self, x: Tensor) -> Mapping[str, Tensor]:
-        """Return how far each mark is beyond its threshold, by detector, and by guard if there are several."""
+        """Return the excess of each mark over its threshold, by detector, and by guard if there are several."""
         excess = {index: guard.rejections(x) for index, guard in enumerate(self.guards, start=1)}
         return {
             name if len(excess) == 1 else f"{name} of autoencoder {index}": each[:, position]

@@ -257,7 +257,7 @@ def scaled(levels: Tensor) -> Tensor:
 
 
 def parameters_per_logistic(channels: int) -> int:
-    """Return how many numbers one logistic of a mixture has: a weight, means, scales, and links between channels."""
+    """Return the number of parameters of one logistic: a weight, means, scales, and links between channels."""
     return 1 + 2 * channels + channels * (channels - 1) // 2
 
 

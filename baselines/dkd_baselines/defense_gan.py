@@ -126,7 +126,7 @@ class DefenseGAN(Defense):
         self.projection.redraw(generator)
 
     def schedule(self, recipe: Recipe) -> Schedule:
-        """Return how the generator is trained where networks are trained by ``recipe``."""
+        """Return the schedule of the generator's training where networks are trained by ``recipe``."""
         decays = recipe.schedule != "constant"
         ratio = self.settings.epochs_ratio or (2 if decays else 8)
         return Schedule(

@@ -157,15 +157,15 @@ class _Autoencoded(GuardedClassifier, ABC):
 
     @abstractmethod
     def _n_guards(self) -> int:
-        """Return how many autoencoders there are of each layout."""
+        """Return the number of autoencoders of each layout."""
 
     @abstractmethod
     def _terms(self, recipe: Recipe, n_held_out: int, generator: torch.Generator) -> DenoisingTerms:
-        """Return what the autoencoders are trained to minimise."""
+        """Return the terms of the autoencoders' loss."""
 
     @abstractmethod
     def _recipe(self, recipe: Recipe, n_images: int) -> Recipe:
-        """Return how the autoencoders are trained."""
+        """Return the recipe of the autoencoders' training."""
 
     @property
     def _noise(self) -> float:

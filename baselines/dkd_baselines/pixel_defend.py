@@ -203,14 +203,14 @@ def density_size(images: ImageSpec, settings: PixelDefendSettings) -> PixelCNNSi
 
 
 def default_reach(images: ImageSpec) -> float:
-    """Return how far a value may be moved if nobody says: the authors' in colour, in gray the dataset's own budget."""
+    """Return the reach of a value's move if nobody says: the authors' in colour, in gray the dataset's own budget."""
     if images.channels > 1:
         return 16 / 255
     return 0.1 if _tiny(images) else 0.3
 
 
 def density_recipe(recipe: Recipe, epochs_ratio: float) -> Recipe:
-    """Return how the density is trained: without the authors' decay of 0.999995 a step, and without averaging."""
+    """Return the recipe of the density: without the authors' decay of 0.999995 a step, and without averaging."""
     return replace(
         recipe,
         epochs=max(1, round(recipe.epochs * epochs_ratio)),

@@ -115,7 +115,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def found_instead(path: Path) -> str:
-    """Return what a file is that cannot hold weights, such as a web page; empty for one that may.
+    """Return the kind of a file that cannot hold weights, such as a web page; empty for one that may.
 
     Raises:
         PluginError: if it cannot be read.

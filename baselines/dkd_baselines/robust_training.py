@@ -106,7 +106,7 @@ class RobustNetwork(SingleNetwork):
 
     @abstractmethod
     def objective(self) -> Objective:
-        """Return what the network minimises."""
+        """Return the objective that the network minimises."""
 
 
 @final

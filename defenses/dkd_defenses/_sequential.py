@@ -91,7 +91,7 @@ class DistilledEnsemble(VotingEnsemble):
 
     @abstractmethod
     def auxiliary_objective(self, earlier: Sequence[nn.Module], split: Split) -> Objective:
-        """Return what the next auxiliary minimises, given the frozen networks trained so far."""
+        """Return the objective of the next auxiliary, given the frozen networks trained so far."""
 
 
 @final

@@ -58,7 +58,7 @@ class Attack(ABC):
 
     @final
     def identity(self) -> dict[str, Any]:
-        """Return what the attack is: name, parameters, the libraries that define it, code.
+        """Return the attack's identity: name, parameters, the libraries that define it, code.
 
         Where it runs is no part of it: see ``dkd_bench.records.environment``.
         """
@@ -70,7 +70,7 @@ class Attack(ABC):
         }
 
     def variant(self, n_classes: int) -> Sequence[str]:
-        """Return what of the attack runs against ``n_classes``, where that depends on it; else nothing."""
+        """Return the parts of the attack that run against ``n_classes``, where that depends on it; else nothing."""
         return ()
 
     @final

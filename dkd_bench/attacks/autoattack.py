@@ -86,7 +86,7 @@ class AutoAttackStandard(Attack):
     Settings: ClassVar[type[Any]] = AutoAttackSettings
 
     def variant(self, n_classes: int) -> Sequence[str]:
-        """Return what runs against a target with ``n_classes``, in order; APGD-T needs four of them."""
+        """Return the names of the attacks run against ``n_classes``, in order; APGD-T needs four classes."""
         if n_classes < _CLASSES_FOR_TARGETED_DLR:
             return ("apgd-ce", "fab-t", "square")
         return ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -199,7 +199,7 @@ class AutoAttackRand(Attack):
     Settings: ClassVar[type[Any]] = AutoAttackRandSettings
 
     def variant(self, n_classes: int) -> Sequence[str]:
-        """Return what runs against a target with ``n_classes``, in order; two classes have no DLR loss."""
+        """Return the names of the attacks run against ``n_classes``, in order; two classes have no DLR loss."""
         return ("apgd-ce",) if n_classes < _CLASSES_FOR_DLR else ("apgd-ce", "apgd-dlr")
 
     def _perturb(self, target: Target, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
@@ -266,7 +266,7 @@ def _choose(mask: Tensor, these: Tensor, others: Tensor) -> Tensor:
 
 
 def _shared(images: Tensor, budget: Budget) -> dict[str, Any]:
-    """Return what every sub-attack takes; without a seed the library would ask the clock."""
+    """Return the arguments of every sub-attack; without a seed the library would ask the clock."""
     return {
         "norm": _NORMS[budget.norm],
         "eps": budget.eps,

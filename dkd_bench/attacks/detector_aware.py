@@ -219,7 +219,7 @@ class DetectorCarliniWagner(Attack):
 
 
 def _cosine(step: int, steps: int) -> float:
-    """Return what a step shrinks to, from 1 at the first one to 0 after the last."""
+    """Return the factor of a step's length, from 1 at the first one to 0 after the last."""
     return (1 + math.cos(math.pi * step / steps)) / 2
 
 

@@ -237,7 +237,7 @@ def _no_slopes(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def steepest_pairs(toward: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what ``best_pairs(toward, toward)`` does, from the two largest values of each row."""
+    """Return the result of ``best_pairs(toward, toward)``, from the two largest values of each row."""
     first = toward.argmax(dim=1, keepdim=True)
     second = toward.scatter(1, first, -torch.inf).argmax(dim=1, keepdim=True)
     pairs = torch.cat([first, second], dim=1)
@@ -275,7 +275,7 @@ def best_pairs(toward: Tensor, against: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _contenders(toward: Tensor, against: Tensor) -> Tensor:
-    """Return which values can be in the best pair, bool, shape ``(R, d)``: those that at most one other dominates.
+    """Return the values that can be in the best pair, bool, shape ``(R, d)``: those that at most one other dominates.
 
     A value dominates another if it does as much in both respects, and more in one or comes first. Of two that
     dominate a value, one is not in a pair with it and could take its place there.

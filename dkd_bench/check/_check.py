@@ -18,7 +18,7 @@ from dkd_bench.store.files import append_file, write_file
 
 
 def check_run(request: CheckRequest, progress: Progress) -> CheckReport:
-    """Return what ``compare`` says, with old evidence replayed where the attack changed.
+    """Return the report of ``compare``, with old evidence replayed where the attack changed.
 
     Raises:
         ConfigError: if there is no run or reference, or a word of the request is wrong.

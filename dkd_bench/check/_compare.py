@@ -130,7 +130,7 @@ class _Check:
         return tuple(key for key in self._numbers if key not in known)
 
     def environment(self) -> tuple[str, ...]:
-        """Return what of the environment is otherwise than in every run of the reference."""
+        """Return the parts of the environment that differ from those of every run of the reference."""
         manifest = self._record.manifest
         now = environment_of(versions=manifest.versions, device=manifest.device, recorded=manifest.environment)
         before = [
@@ -251,7 +251,7 @@ def _p_less(sample: Sample) -> float:
 
 
 def _side(replayed: _Replayed | None, decision: Decision | None) -> tuple[Side, str]:
-    """Return which side moved, and the sentence; ``replayed`` is ``None`` where the weights are the same."""
+    """Return the side that moved, and the sentence; ``replayed`` is ``None`` where the weights are the same."""
     if replayed is None:
         return "attack", "the attack is another one, the defence the same to the last weight"
     if decision is None:

@@ -130,7 +130,7 @@ def attack_digest(run: RunRecord, attack: str) -> str:
 
 
 def dataset_of(run: RunRecord) -> ReferenceDataset:
-    """Return which images a run attacked."""
+    """Return the identity of the images that a run attacked."""
     dataset = run.manifest.dataset
     return ReferenceDataset(
         name=dataset.name, digest=dataset.digest, n=dataset.n, indices_sha256=digest_json(list(dataset.indices))

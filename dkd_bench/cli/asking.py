@@ -29,7 +29,7 @@ def asking(
     instead: Mapping[str, Word] = _NOTHING,
     fixed: Mapping[str, Any] = _NOTHING,
 ) -> Callable[[Callable[Concatenate[RequestT, P], ResultT]], Callable[..., ResultT]]:
-    """Return what makes of a function of a request, and of options of its own, a command that asks for both.
+    """Return a decorator that makes a command out of a function of a request and of options of its own.
 
     Args:
         request: a dataclass whose fields carry a ``Word``; those that carry none are not asked for.

@@ -35,7 +35,7 @@ def bars_on_stderr(first: str, note: str) -> Iterator[tuple[BarProgress, logging
 
 
 def columns(clock: Callable[[], float] = monotonic) -> tuple[ProgressColumn, ...]:
-    """Return what is shown of each task, from left to right."""
+    """Return the columns shown of each task, from left to right."""
     return (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

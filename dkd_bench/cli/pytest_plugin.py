@@ -183,7 +183,7 @@ def _in_keywords(error: DkdBenchError) -> DkdBenchError:
 
 
 def robust_accuracy(record: RunRecord, *, decision: str | None = None) -> RobustAccuracy:
-    """Return what a complete run says of its defence, by the rules of the leaderboard.
+    """Return the robust accuracy of a complete run's defence, by the rules of the leaderboard.
 
     Raises:
         UnknownNameError: if the run has no such decision rule.

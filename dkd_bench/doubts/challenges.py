@@ -72,7 +72,7 @@ class Challenger:
         self._images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(prepared.images) // IMAGES_PER_CHALLENGED))
 
     def challenge(self, name: str, cells: Sequence[CellRecord]) -> Challenged:
-        """Return what is raised against the numbers of defence ``name``, given its cells."""
+        """Return the flags raised against the numbers of defence ``name``, given its cells."""
         white = [cell for cell in cells if cell.status == "ok" and cell.eps is not None and self._sees_everything(cell)]
         checks: list[Callable[[], list[Raised]]] = []
         searching = [cell for cell in white if self._meta(cell).kind == "fixed" and not self._meta(cell).single_step]
@@ -217,7 +217,7 @@ def _standing(cells: Sequence[CellRecord]) -> list[int]:
 
 
 def _lost(cells: Sequence[CellRecord], rows: Sequence[int], survived: Tensor) -> int:
-    """Return how many of the images in ``rows``, which stood all of ``cells``, survive no longer."""
+    """Return the number of images in ``rows``, which stood all of ``cells``, that survive no longer."""
     before = worst_shares(cells)
     return count_lost_to_weaker([before[row] for row in rows], survived.tolist())
 

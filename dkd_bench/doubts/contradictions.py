@@ -63,7 +63,7 @@ def contradictions(
 
 
 def count_lost_to_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
-    """Return how many images stand what is stronger and fall to what is weaker.
+    """Return the number of images that stand the stronger and fall to the weaker of two attacks.
 
     Of shares of draws those count that differ by more than half; and no more than the means differ by, since of a
     random defence some images answer to the weaker by luck, and others to the stronger.
@@ -76,7 +76,7 @@ def count_lost_to_weaker(strong: Sequence[float], weak: Sequence[float]) -> int:
 
 
 def exceeds_chance(count: int, n: int) -> bool:
-    """Return whether so many of ``n`` images are more than chance explains."""
+    """Return whether ``count`` of ``n`` images are more than chance explains."""
     return count > max(TOLERATED_IMAGES, TOLERATED_SHARE * n)
 
 
@@ -181,7 +181,7 @@ def _transfer(cells: Sequence[CellRecord], evidence: Mapping[str, EvidenceRecord
 
 
 def _unreached(cells: Sequence[CellRecord], evidence: Mapping[str, EvidenceRecord]) -> Raised:
-    """Look at how many images an attack got wrong on its own target without budget: its numbers within one rest on it.
+    """Flag an attack that leaves images right on its own target without budget: its numbers within one rest on it.
 
     In l0 attacks stop at a share of the values, and need not reach any image. A randomised target is asked again to be
     counted, and what lies on its boundary then falls on either side.

@@ -58,7 +58,7 @@ def crafted_ahead(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft,
 
 
 def remaining_crafts(prepared: Prepared, crafter: Crafter) -> RemainingCrafts:
-    """Return what is missing, to estimate how long it takes."""
+    """Return the missing crafts, to estimate how long they take."""
     jobs = _missing(prepared, crafter)
     missing = {}
     for position, chunk in jobs:
@@ -84,7 +84,7 @@ def _one_of_each_attack_first(prepared: Prepared, jobs: Sequence[Job]) -> list[J
 
 
 def _worker_count(prepared: Prepared, jobs: Sequence[Job]) -> int:
-    """Return how many crafts are made side by side; 1 if the run makes them by itself."""
+    """Return the number of crafts made side by side; 1 if the run makes them by itself."""
     if prepared.subjects.device.type != "cpu":
         return 1
     return max(1, min(torch.get_num_threads(), len(jobs)))

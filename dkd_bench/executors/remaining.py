@@ -45,5 +45,5 @@ class RemainingCrafts:
 
 
 def layer_count(network: nn.Module) -> int:
-    """Return how many parts of a network have parameters of their own."""
+    """Return the number of a network's parts that have parameters of their own."""
     return sum(1 for part in network.modules() if next(part.parameters(recurse=False), None) is not None)

@@ -116,7 +116,7 @@ def ranking_table(group: Group, *, labelled: bool) -> str:
 
 
 def details_table(group: Group, *, labelled: bool) -> str:
-    """Return how each row stood against each attack, with the means where those are reported."""
+    """Return the results of each row against each attack, with the means where those are reported."""
     columns = (
         *(_of_row(column) for column in row_name_columns(labelled=labelled)),
         EXAMPLES,
@@ -138,7 +138,7 @@ def is_noted(row: Row) -> bool:
 
 
 def mean_over(score: ThreatModelScore) -> str:
-    """Return what the mean of a threat model is over; empty where none is reported."""
+    """Return the plural of what the mean of a threat model is over; empty where none is reported."""
     facts = facts_of(score.threat_model)
     return "" if facts is None else facts.mean_over
 

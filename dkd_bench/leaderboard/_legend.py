@@ -72,7 +72,7 @@ def _whom_to_trust(trusted: Sequence[str]) -> str:
 
 
 def _legend_of_environments(board: Board) -> list[str]:
-    """Return what tells apart the environments of the runs; nothing where they were all computed alike."""
+    """Return the differences between the environments of the runs; nothing where they were all computed alike."""
     environments = {run.label: run.environment for run in board.runs}
     names = dict.fromkeys(name for environment in environments.values() for name in environment)
     differ = [name for name in names if len({environment.get(name) for environment in environments.values()}) > 1]
@@ -89,7 +89,7 @@ def _legend_of_environments(board: Board) -> list[str]:
 
 
 def _adversary(row: Row) -> str:
-    """Return what the adversary who sees the whole defence attacked, and by what."""
+    """Return the targets and attacks of the adversary who sees the whole defence."""
     scores = [score for score in row.threat_models if sees_whole(score.threat_model)]
     attacks = {attack.attack for score in scores for attack in score.attacks}
     called = " and ".join(score.threat_model for score in scores)

@@ -80,7 +80,7 @@ def _group(group: Group, *, labelled: bool, grounded: bool) -> list[str]:
 
 
 def _note(row: Row, *, labelled: bool) -> str:
-    """Return what a reader must know before believing a row; empty if there is nothing."""
+    """Return the caveats to read before believing a row; empty if there are none."""
     parts = []
     if row.flags:
         parts.append(f"{row.trust}, {'; '.join(f'{flag.name} ({flag.detail})' for flag in row.flags)}")

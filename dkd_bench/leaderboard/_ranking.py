@@ -199,7 +199,7 @@ def _training(record: RunRecord, defense: DefenseRecord) -> Training:
 def _expected(
     row: _RowKey, cells: Mapping[_RowKey, _Cells], defenses: Mapping[_RowKey, DefenseRecord | None]
 ) -> set[_AttackKey]:
-    """Return what a row must have stood to be compared with the others of its group.
+    """Return the attacks that a row must have stood to be compared with the others of its group.
 
     That is every threat model of the group, and in it the attacks of the rows of its kind: an attack made for
     randomised defences, or for those with detectors, is not missed in others, nor the reverse. A defence that was
@@ -259,7 +259,7 @@ def _standing(
 
 
 def _flags(cells: _Cells, defense: DefenseRecord | None, doubt: FlagRecord | None) -> tuple[FlagRecord, ...]:
-    """Return what concerns the whole defence, and each of the row's numbers; said once of what is the same."""
+    """Return the flags of the whole defence and of each of the row's numbers; said once where they are the same."""
     found = [] if defense is None else [*defense.flags, *([doubt] if doubt else [])]
     found += [flag for what in sorted(cells) for flag in cells[what].flags]
     return tuple(sorted(dict.fromkeys(found), key=lambda flag: flag.name))

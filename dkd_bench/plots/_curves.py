@@ -185,7 +185,7 @@ def _row_title(row: tuple[str, int, str, Norm, str], *, several_grounds: bool) -
 
 
 def _right_end(curves: Sequence[Curve]) -> float:
-    """Return how far the norms of a row of panels go."""
+    """Return the largest norm on the axis of a row of panels."""
     distances = [distance for curve in curves for distance in curve.distances if distance is not None]
     return max([*distances, *(point.eps for curve in curves for point in curve.points)], default=0.0) or 1.0
 

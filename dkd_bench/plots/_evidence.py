@@ -85,7 +85,7 @@ class RunEvidence:
         return None
 
     def chunks(self, trial: Trial) -> Iterator[KeptChunk]:
-        """Yield what is kept of the evidence of a trial, chunk by chunk; raise EvidenceError if it is not the run's."""
+        """Yield the kept evidence of a trial, chunk by chunk; raise EvidenceError if it is not the run's."""
         cell = self._cell(trial)
         assert cell is not None, "only trials with a number are drawn"
         chunks = len(cell.evidence) // len(trial.crafts)

@@ -176,7 +176,7 @@ def examples_figure(examples: Sequence[ExampleImage], *, title: str) -> Figure:
 
 
 def _signed(example: ExampleImage) -> Pixels:
-    """Return what was added to each pixel, shape ``(H, W)``: of its channels, the one changed most."""
+    """Return the change of each pixel, shape ``(H, W)``: of its channels, the one changed most."""
     added = example.adversarial - example.clean
     most = np.abs(added).argmax(axis=0, keepdims=True)
     signed: Pixels = np.take_along_axis(added, most, axis=0)[0]

@@ -37,7 +37,7 @@ class TransferData:
 
 @torch.no_grad()
 def gather_transfer(kept: RunEvidence, name: str) -> TransferData:
-    """Return which member's examples fool which member of a defence, judged here on the evidence of its run.
+    """Return the transfer between the members of a defence, judged here on the evidence of its run.
 
     Raises:
         LeftOutError: if it has one member, no attack on single members has a number, or its evidence was not kept.
@@ -73,7 +73,7 @@ def gather_transfer(kept: RunEvidence, name: str) -> TransferData:
 
 
 def _right(members: Sequence[nn.Module], images: Tensor, labels: Tensor) -> Tensor:
-    """Return which images each member has right: bool, shape ``(M, N)``, on the CPU."""
+    """Return the images that each member has right: bool, shape ``(M, N)``, on the CPU."""
     return torch.stack([member(images).argmax(dim=1) == labels for member in members]).cpu()
 
 

@@ -61,7 +61,7 @@ def installed(kind: Kind) -> dict[str, EntryPoint]:
 
 
 def registered(kind: Kind) -> dict[str, tuple[EntryPoint, ...]]:
-    """Return what is registered as ``kind`` under each name, in alphabetical order; what is seen twice is one."""
+    """Return the entry points of ``kind`` under each name, in alphabetical order; the same one seen twice is one."""
     found: dict[str, dict[str, EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUPS[kind]), key=lambda entry: entry.name):
         found.setdefault(entry.name, {})[entry.value] = entry
@@ -150,12 +150,12 @@ def _of_family(family: Callable[[str], Any], name: str, argument: str) -> Any:
 
 
 def summaries(kind: Kind) -> list[PluginSummary]:
-    """Return what is known of every installed plugin of ``kind`` without importing any."""
+    """Return the summary of every installed plugin of ``kind`` without importing any."""
     return [summary(entry) for entry in installed(kind).values()]
 
 
 def summary(entry: EntryPoint) -> PluginSummary:
-    """Return what is known of a plugin without importing it."""
+    """Return the summary of a plugin without importing it."""
     return PluginSummary(
         name=entry.name,
         location=entry.value,

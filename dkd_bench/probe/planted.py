@@ -146,7 +146,7 @@ class DetectingBinarized(Detecting):
         return logits
 
     def rejections(self, x: Tensor) -> Tensor:
-        """Return what the surrogate's detectors say, shape ``(N, D)``."""
+        """Return the excess of the surrogate's detectors, shape ``(N, D)``."""
         return self.surrogate.rejections(x)
 
 
@@ -172,7 +172,7 @@ def binarization_test(
     settings: BinarizationSettings,
     progress: Progress | None = None,
 ) -> BinarizationResult:
-    """Return how often ``attack`` finds an example that was put into the budget of each image.
+    """Return the share of images for which ``attack`` finds an example that was put into the budget.
 
     Args:
         surrogate: what the attack sees of a defence, on its device, in evaluation mode.
@@ -302,7 +302,7 @@ def _finds(attack: Attack, problem: Problem, budget: Budget, *, draws: int, seed
 
 
 def _successes(network: nn.Module, points: Tensor) -> Tensor:
-    """Return which points are of class 1 and pass the detectors, bool, shape ``(N,)``."""
+    """Return the points that are of class 1 and pass the detectors, bool, shape ``(N,)``."""
     return (_answers(network, points) == 1) & _accepted(network, points)
 
 

@@ -167,7 +167,7 @@ def _only(field: str, named: Mapping[str, object]) -> str:
 
 
 def _checked_in_a_run(prepared: Prepared, name: str, progress: Progress) -> list[Check]:
-    """Return what a run's record says of the defence, and what it does not mention because it is not so."""
+    """Return the checks that a run makes, those included whose flag was not raised."""
     answers = ask_clean(prepared)
     findings = Findings(clean=score_clean(prepared, answers))
     found_by_run = record(prepared, findings, measure(prepared, findings, answers, Crafter(crafts_store()), progress))
@@ -238,18 +238,18 @@ def _binarization(prepared: Prepared, name: str, attack: Attack, progress: Progr
 
 
 def _draws(prepared: Prepared, defense: Defense, surrogate: nn.Module, attack: Attack, images: Tensor) -> int:
-    """Return how many evaluations of a surrogate a run averages in one answer."""
+    """Return the number of evaluations of a surrogate that a run averages in one answer."""
     random = defense.meta.randomized and answers_vary(surrogate, images[:PROBED_IMAGES])
     return prepared.request.eot_draws if random and not attack.meta.averages_draws else 1
 
 
 def _rank(result: BinarizationResult) -> tuple[bool, float]:
-    """Return what to compare surrogates by: those that pass, then those that the attack does best on."""
+    """Return the key that surrogates are compared by: those that pass, then those that the attack does best on."""
     return result.passed, -1.0 if result.attack_success is None else result.attack_success
 
 
 def _sentence(result: BinarizationResult) -> str:
-    """Return what came of the test on one surrogate, in words with numbers."""
+    """Return the outcome of the test on one surrogate, in words with numbers."""
     planted = f"{result.n_tested} of {result.n_images} images got a planted example"
     if result.attack_success is None:
         return f"{planted}: no plane parts its features from those around it"

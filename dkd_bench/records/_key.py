@@ -7,7 +7,7 @@ from dkd_bench.records._base import Record
 
 
 class CellKey(Record):
-    """One defence under one decision rule, threat model, attack and budget; hashable, and a name for people as text.
+    """Identity of a cell: defence, decision rule, threat model, attack and budget; hashable, and a name as text.
 
     The text is ``dkd majority, joint, pgd linf 0.1``: it leaves out the dataset, which is the whole run's.
     """

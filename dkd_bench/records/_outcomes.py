@@ -45,7 +45,7 @@ BROKEN = frozenset({Outcome.FOOLED, Outcome.FAILED_MAJORITY})
 
 
 def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return what an image's outcomes amount to for an adversary who picks the best of several examples."""
+    """Return an image's outcome under an adversary who picks the best of several examples."""
     return min(outcomes, key=WORST_FIRST.index)
 
 
@@ -61,7 +61,7 @@ class ImageOutcomes:
 
     @classmethod
     def of_draws(cls, draws: Sequence[Sequence[Outcome]], *, randomized: bool) -> ImageOutcomes:
-        """Return what several draws of one defence amount to: of equally frequent outcomes the worst.
+        """Return the outcomes that several draws of one defence amount to: of equally frequent ones the worst.
 
         Args:
             draws: one sequence of N outcomes for each draw; a deterministic defence has one draw.
@@ -95,7 +95,7 @@ class ImageOutcomes:
         return interval(sum(outcome in SURVIVED for outcome in self.outcomes), len(self.outcomes))
 
     def count(self, outcome: Outcome) -> int:
-        """Return how many images had this outcome."""
+        """Return the number of images with this outcome."""
         return self.outcomes.count(outcome)
 
 

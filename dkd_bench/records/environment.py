@@ -15,7 +15,7 @@ ENVIRONMENT_LIBRARIES = frozenset({"torch", "numpy"})
 
 
 def current_environment(device: torch.device) -> dict[str, str]:
-    """Return what a run on ``device`` computes with, beside its libraries: processor, its vector unit, threads, GPU."""
+    """Return the environment of a run on ``device``, beside its libraries: processor, its vector unit, threads, GPU."""
     import torch
 
     found = {

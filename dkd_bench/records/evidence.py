@@ -64,7 +64,7 @@ class KeptEvidence:
         return cls(images=images, sha256=digest_tensors({_IMAGES: images}))
 
     def difference_from(self, recorded: EvidenceRecord) -> str | None:
-        """Return how the digest of the whole is not the one recorded; ``None`` if it is."""
+        """Return the difference of the digest of the whole from the one recorded; ``None`` if there is none."""
         if self.sha256 == recorded.sha256:
             return None
         return f"expected digest {recorded.sha256}, got {self.sha256}"

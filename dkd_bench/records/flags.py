@@ -188,6 +188,6 @@ FLAGS: Mapping[str, Flag] = {
 
 
 def row_status(names: Iterable[str]) -> RowStatus:
-    """Return what becomes of a row with these flags; one that this version does not know makes it suspicious."""
+    """Return the standing of a row with these flags; one that this version does not know makes it suspicious."""
     severities = {FLAGS[name].severity if name in FLAGS else "suspicious" for name in names}
     return "invalid" if "invalid" in severities else "suspicious" if severities else "accepted"

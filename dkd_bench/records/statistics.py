@@ -135,7 +135,7 @@ def _difference_of_shares(differences: Sequence[float], alternative: Alternative
 
 
 def prediction_p_value(values: Sequence[float], new: float, *, alternative: Literal["less", "greater"]) -> float:
-    """Return how likely one more value like ``values`` is to be as far below, or above, them as ``new`` is.
+    """Return the probability of one more value like ``values`` as far below, or above, them as ``new`` is.
 
     Student's t with the prediction error of one more value, ``s * sqrt(1 + 1/k)``: what is asked of a defence that was
     trained k times, when it is trained once more.

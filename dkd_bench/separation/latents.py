@@ -53,7 +53,7 @@ def measured_separation(  # noqa: PLR0913
     null_draws: int = 0,
     seed: int = 0,
 ) -> SeparationReport:
-    """Return how far apart the members' latents of the test images are, and what random labels would give.
+    """Return the separation of the members' latents of the test images, and of random labels.
 
     Args:
         trained: the ensemble.

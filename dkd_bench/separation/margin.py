@@ -163,7 +163,7 @@ def _attained(heights: NDArray[np.float64], first: Sides) -> float:
 
 
 def _margin(heights: NDArray[np.float64], first: Sides, nearest: _Nearest, rounds: int) -> Margin:
-    """Return what the plane across ``nearest`` attains on all points, given their heights above it."""
+    """Return the margin that the plane across ``nearest`` attains on all points, given their heights above it."""
     return Margin(
         attained=_attained(heights, first),
         bound=nearest.distance,

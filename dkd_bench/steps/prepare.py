@@ -77,7 +77,7 @@ def prepare_cast(cast: Cast[RunRequest], images: RunImages, progress: Progress) 
 
 
 def find_targets(cast: Cast[RunRequest], subjects: Subjects) -> Targets:
-    """Return what the defences offer to attacks; the black-box reference is trained where a threat model wants it."""
+    """Return the targets that the defences offer; the black-box reference is trained where a threat model wants it."""
     wanted = bool(subjects.defenses) and reference_wanted(cast.threat_models)
     return describe_targets(
         {name: each.defense for name, each in subjects.defenses.items()},

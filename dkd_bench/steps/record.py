@@ -90,7 +90,7 @@ def record(prepared: Prepared, findings: Findings, doubts: Doubts, *, interrupte
 
 
 def make_manifest(prepared: Prepared, findings: Findings, doubts: Doubts) -> Manifest:
-    """Return what it takes to make a run again."""
+    """Return the manifest of a run: everything that it takes to make it again."""
     subjects, request = prepared.subjects, prepared.request
     return Manifest(
         versions={

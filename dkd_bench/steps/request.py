@@ -20,7 +20,7 @@ ALPHA, TOLERANCE = 0.05, 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """Which defences to train, on what, and how."""
+    """Request to train: which defences, on what, and how."""
 
     defenses: tuple[str, ...] = field(
         metadata=in_words(
@@ -73,7 +73,7 @@ RequestT = TypeVar("RequestT", bound=TrainRequest)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest(TrainRequest):
-    """Which defences to attack, how, and where the record goes."""
+    """Request of a run: which defences to attack, how, and where the record goes."""
 
     attacks: tuple[str, ...] = field(
         default=("all",),
@@ -134,7 +134,7 @@ class RunRequest(TrainRequest):
             raise ConfigError(FieldName("batch_size"), f" must be auto or at least 1, got {self.batch_size}")
 
     def as_json(self) -> dict[str, Any]:
-        """Return what determines the results, as plain values."""
+        """Return the parts that determine the results, as plain values."""
         return {
             "defenses": list(self.defenses),
             "attacks": list(self.attacks),
@@ -166,7 +166,7 @@ class RunRequest(TrainRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckRequest:
-    """Which run to check, against what, and when a difference counts."""
+    """Request of a check: which run, against what, and when a difference counts."""
 
     run: Path = field(metadata=in_words("The folder of a run, or its results.json.", metavar="RUN", positional=True))
     against: Path = field(metadata=in_words("A reference, as 'dkd-bench reference' writes it.", metavar="FILE"))

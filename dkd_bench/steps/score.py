@@ -36,7 +36,7 @@ class Scored:
 
 
 def ask_clean(prepared: Prepared) -> dict[str, CleanAnswers]:
-    """Return what each defence answers to the clean images of the run, by defence.
+    """Return the answers of each defence to the clean images of the run, by defence.
 
     Raises:
         PluginError: if a defence fails.

@@ -48,7 +48,7 @@ class Targets:
 
     @property
     def offers(self) -> Mapping[str, tuple[str, ...]]:
-        """What the surrogates of each defence offer to attacks, in alphabetical order."""
+        """Access that the surrogates of each defence offer to attacks, in alphabetical order."""
         return {
             each.name: tuple(sorted({one for name in each.roles.surrogates for one in each.targets[name].access}))
             for each in self.planned
@@ -123,7 +123,7 @@ def reference_wanted(threat_models: Mapping[str, ThreatModel]) -> bool:
 
 
 def _offered(surrogate: nn.Module, meta: DefenseMeta) -> frozenset[Access]:
-    """Return what a surrogate offers to attacks; those without gradients are for what hides them."""
+    """Return the access that a surrogate offers; those without gradients are for defences that hide them."""
     if isinstance(surrogate, Decision):
         return frozenset({"decisions"})
     offered: set[Access] = {GRADIENTS}

@@ -113,7 +113,7 @@ class _Place:
         return self.name if self.is_package else self.name.rpartition(".")[0]
 
     def meaning(self) -> Meaning:
-        """Return what the file says now."""
+        """Return the meaning of the file as it is now."""
         return meaning_of(self.file.read_bytes())
 
 

@@ -85,7 +85,7 @@ class _Reader:
         self._in_class = False
 
     def imports(self) -> list[Import]:
-        """Return what was imported in all that was read."""
+        """Return the imports in all that was read."""
         return [
             Import(
                 module=module,

@@ -51,7 +51,7 @@ def runs_of(request: SweepRequest) -> dict[str, RunRequest]:
 
 
 def _called(defense: str) -> str:
-    """Return what the defence that a user names, perhaps by its file, calls itself."""
+    """Return the own name of a defence that a user names, perhaps by its file."""
     cast = resolve(TrainRequest(defenses=(defense,)))
     for reason in cast.failures.values():
         raise PluginError(reason)
@@ -59,7 +59,7 @@ def _called(defense: str) -> str:
 
 
 def sweep_of(request: SweepRequest, records: Mapping[str, RunRecord]) -> Sweep:
-    """Return what the runs of a sweep, by their labels, measured.
+    """Return the sweep that the runs, by their labels, measured.
 
     Raises:
         ConfigError: if the attack does not apply to a defence.

@@ -39,7 +39,7 @@ def paired(values: Tensor) -> Tensor:
 
 
 def unlikeness(images: Tensor) -> Tensor:
-    """Return how unlike pairs the values of each image are: over 0 is a reject, shape ``(N,)``."""
+    """Return the distance of each image's values from pairs: over 0 is a reject, shape ``(N,)``."""
     difference = (images[..., ::2] - images[..., 1::2]).flatten(1)
     return difference.square().mean(dim=1) / _TOLERATED**2 - 1
 

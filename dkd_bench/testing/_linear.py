@@ -57,7 +57,7 @@ class LinearProblem:
         return Target(network, name="a linear model", n_classes=_N_CLASSES)
 
     def fooled(self, images: Tensor) -> Tensor:
-        """Return which images the classifier gets wrong, of pairs where only such count: bool, shape ``(N,)``."""
+        """Return the images that the classifier gets wrong, of pairs where only such count: bool, shape ``(N,)``."""
         wrong = self._logits(images).argmax(dim=1) != self.labels
         return wrong & (unlikeness(images) <= 0) if of_pairs(self._access) else wrong
 
@@ -78,7 +78,7 @@ class LinearProblem:
 
 
 def _values_to_change(images: Tensor, gaps: Tensor, normals: Tensor) -> Tensor:
-    """Return how many values must change at least to close each of ``gaps``, float64, shape ``(N, K)``."""
+    """Return the least number of values to change to close each of ``gaps``, float64, shape ``(N, K)``."""
     x = images.double().flatten(1).unsqueeze(1)
     gains = torch.maximum(normals * x, normals * (x - 1))
     reached = gains.sort(dim=2, descending=True).values.cumsum(dim=2) > gaps.unsqueeze(2)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def gradients_per_second(*, seconds: float = 0.25, clock: Callable[[], float] = perf_counter) -> float:
-    """Return how many digits a second get their gradient from the network that digits are judged by, on one thread.
+    """Return the gradients a second of the network that digits are judged by, on one thread.
 
     The weights are random. All random generators and the number of threads are left as they were.
 
@@ -50,7 +50,7 @@ def gradients_per_second(*, seconds: float = 0.25, clock: Callable[[], float] = 
 
 
 def slowness(rate: float) -> str | None:
-    """Return what a machine of ``rate`` gradients a second makes of the README's times, if it is worth a sentence."""
+    """Return a sentence on how much slower than the README's a machine of ``rate`` gradients a second is, if it is."""
     factor = README_GRADIENTS_PER_SECOND / rate
     if factor <= WORTH_SAYING:
         return None

@@ -96,7 +96,7 @@ class CandidateAnswers:
 def candidate_answers(
     defense: Defense, chunk: Chunk, clean: Mapping[str, Answers], images: Tensor, *, norm: Norm, seed: int
 ) -> dict[str, CandidateAnswers]:
-    """Return what ``defense`` makes of ``images`` by rule, given its answers to the clean ones of ``chunk``."""
+    """Return the answers of ``defense`` to ``images`` by rule, given its answers to the clean ones of ``chunk``."""
     truth, abstains = chunk.labels.cpu().numpy(), defense.meta.abstains
     rounded = answers_of(defense, rounded_to_8_bits(images), seed=seed)
     return {

@@ -63,7 +63,7 @@ def audit(run: Path, *, device: DeviceName, data_root: Path | None, progress: Pr
 
 
 def _request(record: RunRecord, *, device: DeviceName, data_root: Path | None) -> RunRequest:
-    """Return what the record says was asked for; raises ConfigError if no run can be asked for that."""
+    """Return the request in the record; raises ConfigError if no run can be asked for that."""
     words = record.manifest.request
     request = RunRequest.from_json(words, device=device, data_root=data_root)
     try:
@@ -110,7 +110,7 @@ class _Auditor:
         self._other_code = False
 
     def report(self, results_sha256: str) -> AuditReport:
-        """Return what was found."""
+        """Return the report on the audit."""
         findings = (*self._findings, *self._reader.findings)
         checked = Checked(
             cells=self._cells,
@@ -168,7 +168,7 @@ class _Auditor:
             task.advance(note=f"{trial.defense} {trial.threat_model} {trial.attack}")
 
     def check_flags(self) -> None:
-        """Look for flags that were left out; of numbers that do not hold anyway, nothing is asked."""
+        """Find flags that were left out; of numbers that do not hold anyway, nothing is asked."""
         if not self._findings and not self._reader.findings:
             self._findings.extend(flag_problems(self._record, self._prepared, self._rules()))
 

@@ -58,7 +58,7 @@ class Claim(Record):
     settings: tuple[str, ...] | None = None
 
     def request(self, *, device: DeviceName, data_root: Path | None) -> TrainRequest:
-        """Return what to train; raises ConfigError if a word is refused."""
+        """Return the request to train the defence; raises ConfigError if a word is refused."""
         names = ("dataset", "recipe", "seed", "training_seed", "settings")
         words = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return TrainRequest(defenses=(self.defense,), data_root=data_root, device=device, **words)
@@ -236,7 +236,7 @@ def _ground(claim: Claim, path: Path, images: Tensor, dataset: Dataset, *, seed:
 
 
 def _faults(path: Path, tensors: Mapping[str, Tensor], ground: _Ground, budget: Budget) -> tuple[str, ...]:
-    """Return what is wrong with the images: order, values, budget."""
+    """Return the faults of the images: order, values, budget."""
     faults = []
     labels = tensors.get(LABELS)
     if labels is not None:
@@ -293,7 +293,7 @@ def _rule(claim: Claim, answers: Mapping[str, CandidateAnswers]) -> str:
 
 
 def _finding(claim: Claim, measured: float, ci95: tuple[float, float], n: int, *, randomized: bool) -> tuple[str, ...]:
-    """Return what is wrong with the number: off by more than half an image; of random answers, outside the interval."""
+    """Return the fault of the number: off by more than half an image; of random answers, outside the interval."""
     claimed = claim.robust_accuracy
     holds = ci95[0] <= claimed <= ci95[1] if randomized else abs(claimed - measured) <= 0.5 / n
     if holds:

@@ -42,7 +42,7 @@ def flag_problems(record: RunRecord, prepared: Prepared, rules: Mapping[str, Col
 
 
 def _concerned(doubt: Doubt, record: RunRecord) -> tuple[str, Sequence[FlagRecord]]:
-    """Return what a doubt concerns, for people, and the flags that the record has there."""
+    """Return the subject of a doubt, for people, and the flags that the record has there."""
     if doubt.cell is None:
         return f"defence {doubt.defense!r}", record.manifest.defenses[doubt.defense].flags
     cell = next(cell for cell in record.cells if cell.key == doubt.cell)

@@ -23,12 +23,12 @@ def rounded_to_8_bits(images: Tensor) -> Tensor:
 
 
 def distances(clean: Tensor, images: Tensor, norm: Norm) -> Floats:
-    """Return how far each image is from the clean one, shape ``(N,)``."""
+    """Return the distance of each image from the clean one, shape ``(N,)``."""
     return _norms(_float64(images) - _float64(clean), norm)
 
 
 def fault_of(clean: Tensor, images: Tensor, budget: Budget) -> str | None:
-    """Return what is wrong with adversarial images, with the first at fault and how many; ``None`` if nothing is.
+    """Return the fault of adversarial images, with the first at fault and their number; ``None`` if there is none.
 
     Args:
         clean: float32, shape ``(N, C, H, W)``.

@@ -24,7 +24,7 @@ def render_report(report: Report, output_format: Literal["markdown", "json"]) ->
 
 
 def _rounding(cells: tuple[RoundedCell, ...]) -> str:
-    """Return what 8-bit rounding of every candidate image changes: the largest first, and each that is notable."""
+    """Return the changes by 8-bit rounding of every candidate image: the largest first, and each that is notable."""
     if not cells:
         return "after 8-bit rounding: no cell whose evidence is there whole"
     largest = max(cells, key=lambda each: abs(each.change))

@@ -84,7 +84,7 @@ _TABLE_4: Mapping[PaperDataset, Mapping[str, tuple[float, ...]]] = {
 
 
 def paper_dataset(channels: int) -> PaperDataset:
-    """Return which of the paper's datasets images of so many channels are compared with."""
+    """Return the dataset of the paper with which images of so many channels are compared."""
     return "MNIST" if channels == 1 else "CIFAR10"
 
 

@@ -48,7 +48,7 @@ def render_reproduction(made: Reproduction) -> str:
 
 
 def _sources(made: Reproduction) -> str:
-    """Return what the numbers come from: a digest's beginning tells one thing from another."""
+    """Return the sources of the numbers: a digest's beginning tells one thing from another."""
     defenses = list(dict.fromkeys(name for source in made.sources for name in source.weights_sha256))
     header = ["run", "seed", "n", "data", "images", "attack", *(f"weights of {name}" for name in defenses), "device"]
     rows = [

@@ -141,7 +141,7 @@ class Ground:
 
 
 def ground_of(request: StudyRequest) -> Ground:
-    """Return what is to be known of the study's dataset; raises as ``load_dataset`` does."""
+    """Return the facts on the study's dataset; raises as ``load_dataset`` does."""
     dataset = load_dataset(request.dataset, root=request.data_root)
     return Ground(name=dataset.name, n_test=len(dataset.test), channels=dataset.image_spec.channels)
 

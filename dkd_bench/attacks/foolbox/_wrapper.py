@@ -89,7 +89,7 @@ class FoolboxAttack(Attack):
         return queries.best
 
     def _point(self, module: nn.Module, images: Tensor, labels: Tensor, budget: Budget) -> Tensor:
-        """Return what Foolbox returns inside a budget."""
+        """Return Foolbox's images inside a budget."""
         assert budget.eps is not None, "Attack.run refuses a fixed attack without eps"
         point: Tensor = self._built(budget, self.settings).run(
             _foolbox_model(module, images), images, Misclassification(labels), epsilon=budget.eps
