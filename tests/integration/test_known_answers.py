@@ -51,8 +51,8 @@ HONEST: dict[str, dict[str, object]] = {
     "Plain": {},
     "none": {},
     "at": {},
-    # Under one training seed in ten "black-box beats white-box" is raised, and wrong of an honest defence: today's joint
-    # attack is weak, so that 3 images of 60 fall to FGSM on a member alone. No other flag is, under any seed.
+    # Not on these weights, but under one training seed of ten "black-box beats white-box" is raised, though the defence
+    # is honest: today's joint attack is weak, and 3 images of 60 fall to FGSM on a member alone. No other flag is.
     "dkd": {},
     "Reject": {"attacks": ("fgsm", "pgd", "detector-pgd"), "threat_models": ("joint",)},
     "Smooth": {
