@@ -33,8 +33,6 @@ _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
 MOST_SEARCHED = 1000
 """Number of test images on which a defence that optimises at every answer is asked for its clean accuracy."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 
 from dkd_bench.errors import ConfigError, StoreError
 from dkd_bench.leaderboard import rank_runs
 from dkd_bench.records import CellRecord, FlagRecord, RunRecord
 from dkd_bench.records.flags import UNVERIFIED
-from dkd_bench.records.rundir import LoadedRun, as_loaded, load_run, load_with_doubt
+from dkd_bench.records.rundir import LoadedRun, as_loaded, evidence_store, load_run, load_with_doubt
 from dkd_bench.records.verification import Verification
 from dkd_bench.steps.save import save_board, save_run
 from dkd_bench.store.files import write_json
@@ -94,6 +96,19 @@ def test_no_run_and_a_damaged_one(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(StoreError, match="is not a run record of schema version 1: complete: Field required"):
         load_with_doubt(tmp_path)
+
+
+def test_a_record_of_another_schema_version_is_refused(folder: Path) -> None:
+    told = json.loads((folder / "results.json").read_text())
+    write_json(folder / "results.json", told | {"schema_version": 2})
+    with pytest.raises(StoreError, match=r"is not a run record of schema version 1: schema_version: .*; run it again"):
+        load_run(folder)
+
+
+def test_evidence_is_kept_in_the_folder_under_its_key(folder: Path) -> None:
+    store = evidence_store(folder)
+    store.put("key", {"adversarial": torch.zeros(1)})
+    assert [path.relative_to(folder) for path in folder.rglob("*.safetensors")] == [Path("evidence/key.safetensors")]
 
 
 def test_a_bare_record_is_one_that_nobody_verified(record: RunRecord) -> None:
