@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dkd_bench.doubts import Doubts, doubt, doubt_interrupted, doubt_state
 from dkd_bench.errors import AttackError, ConfigError, FieldName
+from dkd_bench.executors.local import crafted_ahead
 from dkd_bench.progress import Progress, SilentProgress
 from dkd_bench.records import RunRecord
 from dkd_bench.records.flags import row_status
@@ -75,7 +76,7 @@ def measure(
         progress: where crafting and challenging report to.
     """
     findings.separations = separations(prepared.subjects, progress)
-    for crafted in craft(prepared, crafter, progress):
+    for crafted in craft(prepared, crafter, progress, ahead=crafted_ahead):
         findings.trials[crafted.position] = score(crafted, prepared, crafter, answers, findings.clean)
     doubts = doubt(prepared, all_cells(prepared, findings), findings.evidence, crafter, progress)
     learnt = doubt_state(prepared, {name: chunks[0] for name, chunks in answers.items()})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from dkd_bench.errors import AttackError, EvidenceError
-from dkd_bench.executors.local import crafted_ahead, remaining_crafts
+from dkd_bench.executors.local import remaining_crafts
 from dkd_bench.executors.remaining import RemainingCrafts
 from dkd_bench.progress import Progress, Task
 from dkd_bench.steps.crafter import Crafter, Evidence
@@ -33,8 +33,13 @@ class CraftedTrial:
     """Reason why a craft could not be made; its cells have no number then."""
 
 
+def no_executor(prepared: Prepared, crafter: Crafter) -> Iterator[tuple[Craft, int]]:
+    """Make nothing ahead: every craft is made by the run itself, when its trial is due."""
+    return iter(())
+
+
 def craft(
-    prepared: Prepared, crafter: Crafter, progress: Progress, *, ahead: Executor = crafted_ahead
+    prepared: Prepared, crafter: Crafter, progress: Progress, *, ahead: Executor = no_executor
 ) -> Iterator[CraftedTrial]:
     """Make every craft of the plan, and yield each trial as soon as all of its crafts are there.
 

@@ -133,7 +133,7 @@ def test_workers_find_the_factory_too(command: Command, monkeypatch: pytest.Monk
         made.extend(crafted_ahead(bench, crafter))
         return iter(())
 
-    monkeypatch.setattr("dkd_bench.steps.craft.crafted_ahead", watched)
+    monkeypatch.setattr("dkd_bench.pipeline.crafted_ahead", watched)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -26,7 +26,7 @@ def outcomes_of(record):
 
 def test_workers_make_what_the_run_would_have_made(bench, cache, two_threads, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("dkd_bench.steps.craft.crafted_ahead", lambda *_: iter(()))
+        patch.setattr("dkd_bench.pipeline.crafted_ahead", lambda *_: iter(()))
         alone = bench("alone", attacks=("fgsm", "pgd"))
     shutil.rmtree(cache / "crafts")
 
@@ -50,7 +50,7 @@ def test_one_thread_has_no_workers(bench, monkeypatch):
         seen.extend(crafted_ahead(bench, crafter))
         return iter(())
 
-    monkeypatch.setattr("dkd_bench.steps.craft.crafted_ahead", watched)
+    monkeypatch.setattr("dkd_bench.pipeline.crafted_ahead", watched)
     assert bench(attacks=("fgsm",)).complete
     assert seen == []
 

@@ -116,7 +116,7 @@ class TestFoundAgain:
 
     def test_a_run_of_another_request_is_not_written_over(self, folder: Path) -> None:
         first, _ = run(request(folder))
-        with pytest.raises(ConfigError, match=r"holds another run .*; choose another --out, or move that one away"):
+        with pytest.raises(ConfigError, match=r"holds another run .*; choose another out, or move that one away"):
             run(request(folder, attacks=("Push",)))
         assert load_run(folder) == first
 

@@ -33,7 +33,7 @@ def test_words_are_resolved_trained_and_planned() -> None:
 def test_without_a_budget_it_is_the_datasets_own() -> None:
     assert toy_prepared(Steady, budgets=()).budgets == (LINF,)
     assert toy_prepared(Steady, budgets=(Budget(norm="linf", eps=0.2),)).budgets == (Budget(norm="linf", eps=0.2),)
-    with pytest.raises(ConfigError, match="dataset 'toy' has no budget of its own in linf; give one with --eps"):
+    with pytest.raises(ConfigError, match="dataset 'toy' has no budget of its own in linf; give one with eps"):
         toy_prepared(Steady, budgets=(), dataset=toy_dataset(default_eps={"l2": 1.0}))
 
 

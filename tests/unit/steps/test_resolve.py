@@ -78,5 +78,5 @@ def test_settings_of_others_are_left_out_where_that_is_asked() -> None:
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="--device cuda: torch finds no CUDA device here"):
+    with pytest.raises(ConfigError, match="device cuda: torch finds no CUDA device here"):
         resolve(request(device="cuda"))

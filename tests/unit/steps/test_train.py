@@ -165,5 +165,5 @@ class TestChooseImages:
         assert len({tuple(self.asked(seed=seed)) for seed in range(5)}) > 1
 
     def test_more_than_there_are_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="--n-examples must be from 1 to 8"):
+        with pytest.raises(ConfigError, match="n_examples must be from 1 to 8"):
             self.asked(n_examples=9)
