@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from dkd_bench.attacks import Attack
 from dkd_bench.errors import ConfigError
 from dkd_bench.records import Outcome
 from dkd_bench.training import _fit
+from tiny_task import recalled
 
 
 def cells_of(record, **wanted):
@@ -163,3 +166,16 @@ def test_evidence_is_kept_as_asked(bench, tmp_path, cache, keep):
     assert bool(kept) == (keep == "broken")
     assert len(kept) <= len(record.evidence)
     assert not list((cache / "crafts").glob("*.safetensors"))
+
+
+def test_the_readmes_example_for_python_runs(cache, tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = (
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import RunRequest" in block
+    )
+    monkeypatch.chdir(tmp_path)
+    with recalled("none"):
+        exec(compile(example, "README.md", "exec"), {})
+    fgsm, pgd = capsys.readouterr().out.splitlines()
+    assert fgsm.startswith("none deployed, joint, fgsm linf 0.1 ")
+    assert pgd.startswith("none deployed, joint, pgd linf 0.1 ")
