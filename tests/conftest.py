@@ -1,7 +1,8 @@
-"""What every test stands on: a cache of its own, one thread, no deadline for hypothesis."""
+"""What every test stands on: a cache of its own, one thread unless DKD_BENCH_TEST_THREADS says otherwise, no deadline."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -18,5 +19,5 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DKD_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("DKD_BENCH_DATA", raising=False)
-        torch.set_num_threads(1)
+        torch.set_num_threads(int(os.environ.get("DKD_BENCH_TEST_THREADS", "1")))
         yield

@@ -129,8 +129,8 @@ class TestMeasured:
         ("defense", "words", "sentence"),
         [
             (Steady, {}, "defence 'steady' has one member, and an ensemble of one has nothing to separate"),
-            (Apart, {"null_draws": -1}, "--null-draws must be at least 0, got -1"),
-            (Apart, {"n_examples": 9}, "--n-examples must be from 1 to 8"),
+            (Apart, {"null_draws": -1}, "null_draws must be at least 0, got -1"),
+            (Apart, {"n_examples": 9}, "n_examples must be from 1 to 8"),
             (Apart, {"layer": "nowhere"}, "member 1 of defence 'apart': the network has no layer 'nowhere'"),
             (Wide, {}, f"member 2 of defence 'wide': latents of {WIDEST + 1} values are too many"),
         ],
