@@ -1,4 +1,4 @@
-"""What every test stands on: a cache of its own, one thread unless DKD_BENCH_TEST_THREADS says otherwise, no deadline."""
+"""What every test stands on: a cache of its own, one thread (or DKD_BENCH_TEST_THREADS of them), no deadline."""
 
 from __future__ import annotations
 
