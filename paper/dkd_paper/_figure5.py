@@ -9,7 +9,7 @@ from dkd_paper._paper import PaperDataset
 from dkd_paper._tables import Tables
 from dkd_paper._trends import Comparison, trend
 from dkd_paper.record import Block, Entry, Estimate, Row, Trend
-from dkd_paper.study import StudyRequest
+from dkd_paper.request import StudyRequest
 
 ZETAS = ("0", "0.5", "0.7", "0.9", "0.95")
 _PAPER_ZETA: dict[PaperDataset, str] = {"MNIST": "0.9", "CIFAR10": "0.5"}

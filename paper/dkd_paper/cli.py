@@ -7,40 +7,17 @@ from typing import Annotated
 
 import typer
 
+from dkd_bench.cli.asking import asking
 from dkd_bench.cli.console import note, report_error, reported_progress, show
-from dkd_bench.cli.options import DataRoot, Device, OutputFormat, RecipeName
+from dkd_bench.cli.options import OutputFormat
 from dkd_bench.errors import ExitCode
+from dkd_paper.request import StudyRequest
 
 Target = Annotated[str, typer.Argument(metavar="table2|table3|table4|figure5|baselines", help="What to reproduce.")]
-NSlow = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Caps the images of table4's minimum-norm attacks and of figure5; else 1000."),
-]
 
 
-def reproduce(
-    target: Target,
-    dataset: Annotated[
-        str, typer.Option(metavar="NAME", help="mnist, cifar10, digits, or any other; as for 'run'.")
-    ] = "mnist",
-    seed: Annotated[
-        list[int] | None, typer.Option(metavar="S", help="Of training, images and attacks; repeats.  [default: 0]")
-    ] = None,
-    n_examples: Annotated[
-        int | None, typer.Option(metavar="N", help="Caps the images of every run; else the whole test set.")
-    ] = None,
-    n_slow: NSlow = None,
-    recipe: RecipeName = "fast",
-    device: Device = "auto",
-    data_root: DataRoot = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Runs and reports; else runs/reproduce-<dataset>.")
-    ] = None,
-    existing: Annotated[
-        bool, typer.Option("--existing", help="Only read runs that are there; say which command makes the others.")
-    ] = False,
-    output_format: OutputFormat = "markdown",
-) -> None:
+@asking(StudyRequest)
+def reproduce(request: StudyRequest, target: Target, output_format: OutputFormat = "markdown") -> None:
     """Measure a table or figure of the paper, with the authors' numbers and claims beside ours.
 
     baselines measures MagNet, PixelDefend, Defense-GAN, PGD training and TRADES instead, attacked as their authors did
@@ -50,20 +27,8 @@ def reproduce(
     """
     with reported_progress() as progress:
         from dkd_paper.report import save_reproduction
-        from dkd_paper.study import StudyRequest
         from dkd_paper.targets import reproduce as make
 
-        request = StudyRequest(
-            dataset=dataset,
-            seeds=tuple(seed or (0,)),
-            recipe=recipe,
-            n_examples=n_examples,
-            **({} if n_slow is None else {"n_slow": n_slow}),
-            device=device,
-            data_root=data_root,
-            out=out,
-            existing=existing,
-        )
         made = make(target, request, progress)
     files = save_reproduction(made, request.folder)
     show(files[output_format].read_text())

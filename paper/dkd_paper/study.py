@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from dkd_bench import RunRequest, load_run
 from dkd_bench.api import ConfigError, Norm, Progress
@@ -13,10 +12,8 @@ from dkd_bench.errors import EvidenceError, FieldName
 from dkd_bench.pipeline import run_whole
 from dkd_bench.records import RunRecord
 from dkd_bench.records.rundir import RESULTS
-from dkd_bench.steps.request import DeviceName
 from dkd_bench.sweep import in_folder_of_its_own
-
-DEFENSES = ("none", "dkd", "kd", "ri")
+from dkd_paper.request import DEFENSES, StudyRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +34,6 @@ class Part:
     slow: bool = False
     """Whether it takes hundreds of evaluations of every network for an image, and so runs on fewer images."""
 
-
-N_SLOW = 1000
-"""Number of images of the slow runs, unless told otherwise."""
 
 _WHITE_BOX = ("standalone", "aggregated", "joint")
 _SETTINGS = {
@@ -83,52 +77,6 @@ WHITE_BOX_PARTS = (
     ),
 )
 """Runs of Table 4, and of the joint threat model beside it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyRequest:
-    """Request of a reproduction: the dataset, the seeds, and where the runs are kept.
-
-    Raises:
-        ConfigError: if a number is out of range, or a seed is given twice.
-    """
-
-    dataset: str = "mnist"
-    seeds: tuple[int, ...] = (0,)
-    recipe: str = "fast"
-    n_examples: int | None = None
-    """Number of images of every run, at most; ``None`` for the whole test set."""
-    n_slow: int = N_SLOW
-    """Number of images of the slow runs, at most."""
-    device: DeviceName = "auto"
-    data_root: Path | None = None
-    out: Path | None = None
-    existing: bool = False
-    """Whether only runs that are there are read, and none is made."""
-
-    def __post_init__(self) -> None:
-        for seed in self.seeds:
-            RunRequest(defenses=DEFENSES, seed=seed, device=self.device)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"each seed is given once, and at least one; got {', '.join(map(str, self.seeds))}")
-        for field, cap in (("n_examples", self.n_examples), ("n_slow", self.n_slow)):
-            if cap is not None and cap < 1:
-                raise ConfigError(FieldName(field), f" must be at least 1, got {cap}")
-
-    @property
-    def folder(self) -> Path:
-        """Folder where runs and reports are kept."""
-        return self.out or Path("runs") / f"reproduce-{self.dataset}".replace(":", "-").replace("/", "-")
-
-    def command(self, target: str) -> str:
-        """Return the command that makes ``target`` and all its runs."""
-        words = ["dkd-bench", "reproduce", target, "--dataset", self.dataset]
-        words += [word for seed in self.seeds for word in ("--seed", str(seed))]
-        words += ["--recipe", self.recipe] if self.recipe != "fast" else []
-        words += ["--n-examples", str(self.n_examples)] if self.n_examples is not None else []
-        words += ["--n-slow", str(self.n_slow)] if self.n_slow != N_SLOW else []
-        words += ["--out", str(self.out)] if self.out is not None else []
-        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,12 @@ from dkd_paper._figure5 import figure5, figure5_sweep
 from dkd_paper._paper import PaperDataset, paper_dataset
 from dkd_paper._tables import Tables, table2, table3, table4
 from dkd_paper.record import Reproduction, Source
+from dkd_paper.request import StudyRequest
 from dkd_paper.study import (
     BLACK_BOX_PARTS,
     WHITE_BOX_PARTS,
     Ground,
     Part,
-    StudyRequest,
     finished_run,
     ground_of,
     study_runs,

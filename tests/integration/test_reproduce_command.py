@@ -9,7 +9,7 @@ import pytest
 from dkd_bench.errors import ConfigError, EvidenceError, UnknownNameError
 from dkd_bench.progress import SilentProgress
 from dkd_paper.report import save_reproduction
-from dkd_paper.study import StudyRequest
+from dkd_paper.request import StudyRequest
 from dkd_paper.targets import reproduce
 
 pytestmark = pytest.mark.slow

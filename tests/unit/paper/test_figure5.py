@@ -6,7 +6,7 @@ from dkd_bench.leaderboard import rank_runs
 from dkd_bench.records import Interval, SeparationRecord
 from dkd_bench.sweep import Sweep, SweepPoint
 from dkd_paper._figure5 import figure5, figure5_sweep
-from dkd_paper.study import StudyRequest
+from dkd_paper.request import StudyRequest
 
 
 @pytest.fixture
