@@ -19,7 +19,7 @@ from dkd_bench.plots._save import PICTURE_FORMATS, PictureFormat, figure_bytes
 from dkd_bench.plots._transfer import gather_transfer, transfer_figure
 from dkd_bench.progress import Progress
 from dkd_bench.records import RunRecord
-from dkd_bench.records.rundir import PLOTS, load_run
+from dkd_bench.records.rundir import PLOTS, load_run, load_with_doubt
 from dkd_bench.steps.prepare import prepare
 from dkd_bench.steps.request import DeviceName, RunRequest
 from dkd_bench.steps.save import save_board
@@ -60,7 +60,7 @@ def draw(
         written.append(path.with_name(f"{path.name}.{format}"))
         write_file(written[-1], figure_bytes(figure, format))
     for run in found if out is None else ():
-        save_board(run.record, run.folder.resolve())
+        save_board(load_with_doubt(run.folder), run.folder.resolve())
     for error in refused:
         raise error
     return written

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +17,7 @@ from dkd_bench.plots import draw, run_curves
 from dkd_bench.progress import SilentProgress
 from dkd_bench.records import Outcome
 from dkd_bench.records.rundir import load_run
+from dkd_bench.records.verification import Verification
 from dkd_bench.steps.save import save_run
 from dkd_bench.store.files import TensorStore
 
@@ -52,6 +54,20 @@ def test_command_prints_the_files_it_wrote_and_the_board_links_them(run_folder, 
     assert (run_folder / "leaderboard.md").read_text() == f"{board}\n## Pictures\n\n{links}\n"
     save_run(load_run(run_folder), run_folder)
     assert (run_folder / "leaderboard.md").read_text().endswith(f"## Pictures\n\n{links}\n")
+
+
+def test_the_board_keeps_what_verify_found(run_folder):
+    found = Verification(
+        results_sha256=sha256((run_folder / "results.json").read_bytes()).hexdigest(),
+        findings=("a pixel was moved",),
+        summary="",
+        tolerance=1e-5,
+        checked={},
+        versions={},
+    )
+    (run_folder / "verification.json").write_text(found.model_dump_json())
+    drawn(run_folder)
+    assert "evidence not verified (verify found: a pixel was moved)" in (run_folder / "leaderboard.md").read_text()
 
 
 def test_vectors_of_several_runs_go_where_they_are_told(run_folder, bench, tmp_path):
